@@ -1,0 +1,225 @@
+"""Configuration: TOML files read strictly into typed dataclasses.
+
+An unknown key, a missing one, a wrong type or a value out of range is one clear line
+(`Failure` CONFIG) that names the file, the key and what would be right. Every limit, timeout and
+batch size of the system has its field and default here (C9), none hides in the code that uses it.
+Units stand last in the names.
+
+Files: `client.toml` (Client), a master's and a chunkserver's own. The cluster's key is a file of
+its own, of which the others give the path, so that configurations can be shown to people.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from dfs.errors import Code, Failure
+
+C = TypeVar("C")
+
+ENVIRONMENT_VARIABLE = "DFS_CONFIG"
+KEY_MIN_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """Bounds of every connection, both sides."""
+
+    max_header_bytes: int = 4 << 20
+    max_payload_bytes: int = 8 << 20
+    max_in_flight: int = 256  # requests a connection may have unanswered
+    max_queued_bytes: int = 32 << 20  # what may wait to be sent on a connection
+    max_connections: int = 1024
+    handshake_timeout_s: float = 3.0
+    connect_timeout_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Raft:
+    """Timing and sizes of the masters' log (facts: 0.5-1.0 s and 0.1 s give 0.64 s failover)."""
+
+    election_timeout_min_s: float = 0.5
+    election_timeout_max_s: float = 1.0
+    heartbeat_s: float = 0.1
+    lease_fraction: float = 0.9  # of the minimum election timeout
+    batch_bytes: int = 4 << 20  # one AppendEntries
+    max_command_bytes: int = 1 << 20  # one log entry; well below a batch (H6, H20)
+    max_batches_in_flight: int = 2
+    max_pending: int = 8192  # proposals waiting to be batched
+    compact_entries: int = 20_000  # log length that triggers a snapshot
+    keep_entries: int = 10_000  # kept behind a snapshot for lagging followers (H16)
+    map_size_bytes: int = 64 << 30  # address space of the state file, not disk space
+
+
+@dataclass(frozen=True)
+class MasterLimits:
+    session_ttl_s: float = 30.0
+    max_sessions: int = 10_000
+    max_operations_per_submit: int = 1024
+    max_directory_page: int = 2048
+    max_chunks_per_request: int = 1024
+    chunk_replicas: int = 3
+    min_replicas: int = 2
+    heartbeat_s: float = 1.0
+    server_timeout_s: float = 5.0  # without a heartbeat for this long a chunkserver counts as dead
+    reap_batch: int = 256  # orphans, chunks and deletions handled in one command
+    reap_interval_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Master:
+    """`dfs master run --config FILE`."""
+
+    cluster: str
+    id: int
+    listen: str
+    data_dir: str
+    key_file: str
+    masters: dict[str, str]  # id -> address, this one included; used until the first start only
+    advertise: str = ""  # the address others reach it at; "" means `listen`
+    rpc: Rpc = field(default_factory=Rpc)
+    raft: Raft = field(default_factory=Raft)
+    limits: MasterLimits = field(default_factory=MasterLimits)
+    debug_sync_delay_ms: float = 0.0  # makes every fsync that much slower, to test with
+
+
+@dataclass(frozen=True)
+class ChunkserverLimits:
+    max_open_replicas: int = 512
+    report_page: int = 4096
+    downstream_timeout_s: float = 2.5
+    reserve_bytes: int = 64 << 20  # kept free on each disk
+    unknown_grace_s: float = 60.0  # how long a replica unknown to the master is kept
+
+
+@dataclass(frozen=True)
+class Chunkserver:
+    """`dfs chunkserver run --config FILE`."""
+
+    cluster: str
+    id: int
+    listen: str
+    data_dirs: tuple[str, ...]
+    key_file: str
+    masters: tuple[str, ...]  # addresses
+    advertise: str = ""
+    zone: str = "default"
+    rpc: Rpc = field(default_factory=Rpc)
+    limits: ChunkserverLimits = field(default_factory=ChunkserverLimits)
+    debug_sync_delay_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class ClientLimits:
+    packet_bytes: int = 1 << 20  # one WriteChunk
+    write_window_bytes: int = 8 << 20  # sent and not yet acknowledged, per file
+    dirty_bytes: int = 64 << 20  # written and not yet sent, per mount
+    read_ahead_bytes: int = 8 << 20  # per open file
+    cache_bytes: int = 128 << 20  # read-ahead data kept, per mount
+    metadata_timeout_s: float = 2.0  # one attempt
+    data_timeout_s: float = 3.0  # one attempt
+    retry_for_s: float = 60.0  # then the call fails with EIO
+    max_in_flight: int = 64
+
+
+@dataclass(frozen=True)
+class Client:
+    """`client.toml`: how to reach a cluster."""
+
+    cluster: str
+    key_file: str
+    masters: tuple[str, ...]  # addresses
+    rpc: Rpc = field(default_factory=Rpc)
+    limits: ClientLimits = field(default_factory=ClientLimits)
+
+
+def load(cls: type[C], path: str) -> C:
+    """Read a TOML file into `cls`. Relative paths in it are relative to the file's directory.
+
+    Raises Failure(CONFIG).
+    """
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise Failure(Code.CONFIG, f"{path}: {error.strerror}", errno=error.errno or 0) from None
+    except tomllib.TOMLDecodeError as error:
+        raise Failure(Code.CONFIG, f"{path}: not valid TOML: {error}") from None
+    made = from_table(cls, table, path)
+    return _with_absolute_paths(made, os.path.dirname(os.path.abspath(path)))
+
+
+def from_table(cls: type[C], table: dict[str, Any], about: str) -> C:
+    """Check a parsed table against a dataclass. `about` names its origin in errors."""
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
+    unknown = sorted(set(table) - set(fields))
+    if unknown:
+        known = ", ".join(sorted(fields))
+        raise Failure(Code.CONFIG, f"{about}: unknown key {unknown[0]!r}; known are {known}")
+    values = {k: _value(hints[k], v, f"{about}: {k}") for k, v in table.items()}
+    for name, spec in fields.items():
+        optional = (
+            spec.default is not dataclasses.MISSING
+            or spec.default_factory is not dataclasses.MISSING
+        )
+        if name not in values and not optional:
+            raise Failure(Code.CONFIG, f"{about}: {name!r} is missing")
+    return cls(**values)
+
+
+def _value(hint: Any, value: Any, about: str) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise Failure(Code.CONFIG, f"{about}: a table is due")
+        return from_table(hint, value, about)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return tuple(_value(args[0], v, about) for v in _of_type(list, value, about))
+    if origin is dict:
+        items = _of_type(dict, value, about).items()
+        return {k: _value(args[1], v, f"{about}.{k}") for k, v in items}
+    return _scalar(hint, value, about)
+
+
+def _scalar(hint: Any, value: Any, about: str) -> Any:
+    if hint is float and type(value) is int:
+        value = float(value)
+    value = _of_type(hint, value, about)
+    if hint in (int, float) and value < 0:
+        raise Failure(Code.CONFIG, f"{about}: {value} is negative")
+    return value
+
+
+def _of_type(hint: Any, value: Any, about: str) -> Any:
+    if isinstance(hint, types.GenericAlias) or type(value) is not hint:
+        raise Failure(Code.CONFIG, f"{about}: {hint.__name__} is due, not {type(value).__name__}")
+    return value
+
+
+def _with_absolute_paths(made: C, base: str) -> C:
+    changes: dict[str, Any] = {}
+    for name in ("key_file", "data_dir"):
+        if hasattr(made, name):
+            changes[name] = os.path.join(base, getattr(made, name))
+    if hasattr(made, "data_dirs"):
+        changes["data_dirs"] = tuple(os.path.join(base, d) for d in made.data_dirs)
+    return typing.cast(C, dataclasses.replace(typing.cast(Any, made), **changes))
+
+
+def load_key(path: str) -> bytes:
+    """The cluster's key: the file's bytes without trailing white space. Raises Failure(CONFIG)."""
+    try:
+        with open(path, "rb") as file:
+            key = file.read().strip()
+    except OSError as error:
+        raise Failure(Code.CONFIG, f"key file {path}: {error.strerror}") from None
+    if len(key) < KEY_MIN_BYTES:
+        raise Failure(Code.CONFIG, f"key file {path}: {KEY_MIN_BYTES} bytes at least are due")
+    return key
