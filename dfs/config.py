@@ -12,6 +12,7 @@ its own, of which the others give the path, so that configurations can be shown 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 import types
@@ -25,6 +26,29 @@ C = TypeVar("C")
 
 ENVIRONMENT_VARIABLE = "DFS_CONFIG"
 KEY_MIN_BYTES = 16
+_PORT_MAX = 65_535
+# Numbers that 0 turns off; every other limit, time and size must be more than that.
+_MAY_BE_ZERO = frozenset(
+    {
+        "apply_flush_s",
+        "avoid_server_s",
+        "buffer_pool_bytes",
+        "cache_bytes",
+        "debug_sync_delay_ms",
+        "hop_margin_s",
+        "inline_below_s",
+        "inline_flush_below_s",
+        "keep_bytes",
+        "keep_entries",
+        "read_ahead_bytes",
+        "remembered_files",
+        "reserve_bytes",
+        "settle_after_s",
+        "slow_memory_s",
+        "unknown_grace_s",
+        "write_behind_s",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +62,13 @@ class Rpc:
     max_connections: int = 1024
     handshake_timeout_s: float = 3.0
     connect_timeout_s: float = 2.0
+    receive_buffer_bytes: int = 64 << 10  # what one receive may take at a time, per connection
+    max_request_bytes: int = 64 << 20  # payloads of unfinished requests, per connection
+    buffer_pool_bytes: int = 64 << 20  # idle payload buffers kept for reuse, per node
+    idle_probe_s: float = 20.0  # silence after which a peer is asked whether it is there
+    probe_timeout_s: float = 3.0  # its time to answer; then the connection counts as dead
+    retry_first_s: float = 0.02  # the first backoff at most; doubles up to:
+    retry_max_s: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +86,18 @@ class Raft:
     compact_entries: int = 20_000  # log length that triggers a snapshot
     keep_entries: int = 10_000  # kept behind a snapshot for lagging followers (H16)
     map_size_bytes: int = 64 << 30  # address space of the state file, not disk space
+    max_commands_per_batch: int = 1024  # proposals packed into one log entry
+    compact_bytes: int = 128 << 20  # size of the log in memory that triggers compaction
+    keep_bytes: int = 32 << 20  # of log kept for lagging followers, `keep_entries` at the most
+    window_bytes: int = 16 << 20  # sent to a follower and not yet acknowledged
+    max_inbox: int = 4096  # messages of other masters that wait to be processed
+    overlay_bytes: int = 32 << 20  # state changed and not yet on disk
+    inline_flush_below_s: float = 0.001  # flushes that take less run in the event loop
+    apply_flush_s: float = 0.25  # how long applied state may wait for a flush (the log has it)
+    snapshot_piece_bytes: int = 1 << 20  # one FetchSnapshot
+    snapshot_timeout_s: float = 10.0  # without a piece for this long, a fetch is given up
+    redial_s: float = 0.1  # between attempts to reach another master
+    link_timeout_s: float = 3.0  # a link that brings nothing for this long is closed
 
 
 @dataclass(frozen=True)
@@ -96,6 +139,14 @@ class ChunkserverLimits:
     downstream_timeout_s: float = 2.5
     reserve_bytes: int = 64 << 20  # kept free on each disk
     unknown_grace_s: float = 60.0  # how long a replica unknown to the master is kept
+    hop_margin_s: float = 0.25  # what each further link of a chain adds to the timeout above
+    inline_below_s: float = 0.02  # a disk is waited for in the event loop while it is that fast
+    slow_memory_s: float = 2.0  # and after it was slower, in threads, for this long at least
+    settle_after_s: float = 30.0  # age at which written data is synced though nobody asked
+    control_timeout_s: float = 2.0  # the master's time to answer
+    max_chain: int = 8  # links of a write chain
+    heartbeat_s: float = 1.0  # until the master has said how often
+    stop_sync_s: float = 5.0  # an orderly stop syncs what was written for so long at most
 
 
 @dataclass(frozen=True)
@@ -125,7 +176,26 @@ class ClientLimits:
     metadata_timeout_s: float = 2.0  # one attempt
     data_timeout_s: float = 3.0  # one attempt
     retry_for_s: float = 60.0  # then the call fails with EIO
-    max_in_flight: int = 64
+    max_in_flight: int = 64  # packets per file; operations in one Submit
+    submits_in_flight: int = 4  # batches of operations sent and not yet answered
+    submit_bytes: int = 256 << 10  # operations in one batch; below the masters' max_command_bytes
+    sequence_window: int = 1024  # span of operation numbers with an answer still due
+    read_timeout_s: float = 1.5  # one replica's time to answer while there are others to ask
+    write_behind_s: float = 2.0  # age at which written data goes out without a flush
+    avoid_server_s: float = 10.0  # for how long a server that failed is asked last
+    remembered_files: int = 65_536  # closed files whose data version and unsynced chunks are kept
+    close_timeout_s: float = 60.0  # for flushing everything when the client ends
+    parallel_files: int = 8  # files that one command of the command line works on at a time
+
+
+@dataclass(frozen=True)
+class Mount:
+    """What a mount asks of its kernel."""
+
+    max_tasks: int = 32  # requests of the kernel handled at a time
+    read_ahead_kb: int = 1024  # the kernel's own 128 KiB would cut large reads into eight
+    invalidation_queue: int = 65_536  # cached names and inodes the kernel is yet to be told of
+    stop_timeout_s: float = 10.0  # how long the kernel's last requests may hold up the end
 
 
 @dataclass(frozen=True)
@@ -137,6 +207,7 @@ class Client:
     masters: tuple[str, ...]  # addresses
     rpc: Rpc = field(default_factory=Rpc)
     limits: ClientLimits = field(default_factory=ClientLimits)
+    mount: Mount = field(default_factory=Mount)
 
 
 def load(cls: type[C], path: str) -> C:
@@ -149,9 +220,10 @@ def load(cls: type[C], path: str) -> C:
             table = tomllib.load(file)
     except OSError as error:
         raise Failure(Code.CONFIG, f"{path}: {error.strerror}", errno=error.errno or 0) from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Failure(Code.CONFIG, f"{path}: not valid TOML: {error}") from None
     made = from_table(cls, table, path)
+    _check_addresses(made, path)
     return _with_absolute_paths(made, os.path.dirname(os.path.abspath(path)))
 
 
@@ -192,15 +264,53 @@ def _scalar(hint: Any, value: Any, about: str) -> Any:
     if hint is float and type(value) is int:
         value = float(value)
     value = _of_type(hint, value, about)
-    if hint in (int, float) and value < 0:
-        raise Failure(Code.CONFIG, f"{about}: {value} is negative")
+    if hint in (int, float):
+        _check_number(value, about)
     return value
+
+
+def _check_number(value: float, about: str) -> None:
+    if not math.isfinite(value):
+        raise Failure(Code.CONFIG, f"{about}: {value} is not a finite number")
+    if value < 0:
+        raise Failure(Code.CONFIG, f"{about}: {value} is negative")
+    if value == 0 and about.rpartition(" ")[2] not in _MAY_BE_ZERO:
+        raise Failure(Code.CONFIG, f"{about}: 0 is too small")
 
 
 def _of_type(hint: Any, value: Any, about: str) -> Any:
     if isinstance(hint, types.GenericAlias) or type(value) is not hint:
         raise Failure(Code.CONFIG, f"{about}: {hint.__name__} is due, not {type(value).__name__}")
     return value
+
+
+def _check_addresses(made: object, about: str) -> None:
+    masters = getattr(made, "masters", ())
+    if not masters:
+        raise Failure(Code.CONFIG, f"{about}: masters: at least one is due")
+    addresses = [("masters", a) for a in (masters.values() if _is_table(masters) else masters)]
+    addresses += [(n, getattr(made, n)) for n in ("listen", "advertise") if getattr(made, n, "")]
+    for name, address in addresses:
+        host, _, port = address.rpartition(":")
+        if not (host and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
+            raise Failure(Code.CONFIG, f"{about}: {name}: {address!r} is not host:port")
+    if _is_table(masters):
+        _check_master_ids(masters, getattr(made, "id", 0), about)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _check_master_ids(masters: dict[str, str], own: int, about: str) -> None:
+    for key in masters:
+        if not (key.isascii() and key.isdigit() and int(key) > 0):
+            raise Failure(
+                Code.CONFIG, f"{about}: masters: {key!r} is not a master's id (1, 2, ...)"
+            )
+    if str(own) not in masters:
+        text = f"{about}: masters: this master's id {own} is not among them"
+        raise Failure(Code.CONFIG, text)
 
 
 def _with_absolute_paths(made: C, base: str) -> C:

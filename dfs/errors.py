@@ -82,3 +82,9 @@ def os_failure(errno: int, about: str = "") -> Failure:
     """A file system error: `os_failure(ENOENT, "name b'x' in inode 7")`."""
     text = os.strerror(errno)
     return Failure(Code.ERRNO, f"{about}: {text}" if about else text, errno=errno)
+
+
+def first_failure(group: BaseExceptionGroup[Failure]) -> Failure:
+    """The first of the failures that concurrent tasks raised together."""
+    inner = group.exceptions[0]
+    return first_failure(inner) if isinstance(inner, BaseExceptionGroup) else inner

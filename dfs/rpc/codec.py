@@ -16,6 +16,7 @@ import enum
 import types
 import typing
 from collections.abc import Callable
+from operator import attrgetter, contains
 from typing import Any, TypeVar
 
 import msgpack
@@ -25,17 +26,20 @@ from dfs.runtime.network import Buffer
 
 M = TypeVar("M")
 Reader = Callable[[Any], Any]
-Writer = Callable[[Any], Any] | None  # None: msgpack takes the value as it is
+Converter = Callable[[Any], Any]
+Writer = Converter | None  # None: msgpack takes the value as it is
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Schema:
     cls: type
     wire_id: int
-    readers: tuple[Reader, ...]
-    writers: tuple[tuple[str, Writer], ...]
-    required: int
     names: tuple[str, ...]
+    required: int
+    values_of: Callable[[Any], tuple[Any, ...]]  # of a message, its fields
+    readers: tuple[Reader, ...]
+    writers: tuple[tuple[int, Converter], ...]  # by position in the wire form
+    plain: tuple[frozenset[type], ...] | None  # what each field may hold if none needs a reader
 
 
 _by_id: dict[int, _Schema] = {}  # filled by @message while modules load, constant afterwards
@@ -58,9 +62,18 @@ def message(wire_id: int) -> Callable[[type[M]], type[M]]:
     return register
 
 
+class UnknownMessageError(Failure):
+    """A wire id that this side does not know: the peer may be newer. Code BAD_MESSAGE."""
+
+
 def wire_id_of(cls: type) -> int:
     """The wire id that `@message` gave the class."""
     return _by_class[cls].wire_id
+
+
+def message_classes() -> list[type]:
+    """Every class registered so far, by wire id."""
+    return [_by_id[wire_id].cls for wire_id in sorted(_by_id)]
 
 
 def encode(value: object) -> bytes:
@@ -68,10 +81,10 @@ def encode(value: object) -> bytes:
     return typing.cast(bytes, msgpack.packb(_to_wire(value)))
 
 
-def decode(data: Buffer) -> Any:
+def decode(data: Buffer) -> Any:  # noqa: ANN401
     """The message in `data`. Raises Failure(BAD_MESSAGE)."""
     try:
-        raw = msgpack.unpackb(data, use_list=True, raw=False, strict_map_key=False)
+        raw = msgpack.unpackb(data, use_list=True, raw=False)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise Failure(Code.BAD_MESSAGE, f"not msgpack: {error}") from None
     return _from_wire(raw)
@@ -82,45 +95,47 @@ def decode_as(cls: type[M], data: Buffer) -> M:
     value = decode(data)
     if type(value) is not cls:
         raise Failure(Code.BAD_MESSAGE, f"{type(value).__name__} where {cls.__name__} is due")
-    return typing.cast(M, value)
+    return value
 
 
 def _to_wire(value: object) -> list[Any]:
     schema = _by_class[type(value)]
-    wire: list[Any] = [schema.wire_id]
-    for name, writer in schema.writers:
-        item = getattr(value, name)
-        wire.append(item if writer is None else writer(item))
+    wire = [schema.wire_id, *schema.values_of(value)]
+    for position, convert in schema.writers:
+        wire[position] = convert(wire[position])
     return wire
 
 
-def _from_wire(raw: Any) -> Any:
+def _from_wire(raw: object, allowed: frozenset[int] | None = None) -> Any:  # noqa: ANN401
+    """Build what the array `raw` says; `allowed` are the wire ids that fit here, None all."""
     if type(raw) is not list or not raw or type(raw[0]) is not int:
         raise Failure(Code.BAD_MESSAGE, "a message is an array that begins with its wire id")
     schema = _by_id.get(raw[0])
     if schema is None:
-        raise Failure(Code.BAD_MESSAGE, f"no message has the wire id {raw[0]}")
-    return _build(schema, raw)
+        raise UnknownMessageError(Code.BAD_MESSAGE, f"no message has the wire id {raw[0]}")
+    if allowed is not None and raw[0] not in allowed:
+        raise _WrongTypeError(f"{schema.cls.__name__} is not expected here")
+    values = raw[1:]
+    if len(values) < schema.required:
+        text = f"{schema.cls.__name__}: {len(values)} fields of {schema.required} required"
+        raise Failure(Code.BAD_MESSAGE, text)
+    try:
+        if schema.plain is None or not all(map(contains, schema.plain, map(type, values))):
+            values = _read_each(schema, values)
+        return schema.cls(*values[: len(schema.names)])
+    except ValueError as error:  # a __post_init__ that checks ranges
+        raise Failure(Code.BAD_MESSAGE, f"{schema.cls.__name__}: {error}") from None
 
 
-def _build(schema: _Schema, raw: list[Any]) -> Any:
-    given = raw[1:]
-    if len(given) < schema.required:
-        raise Failure(
-            Code.BAD_MESSAGE,
-            f"{schema.cls.__name__} has {len(given)} fields of {schema.required} required",
-        )
+def _read_each(schema: _Schema, given: list[Any]) -> list[Any]:
     values = []
-    for name, reader, item in zip(schema.names, schema.readers, given, strict=False):
+    for name, read, item in zip(schema.names, schema.readers, given, strict=False):
         try:
-            values.append(reader(item))
+            values.append(read(item))
         except _WrongTypeError as error:
             text = f"{schema.cls.__name__}.{name}: {error}"
             raise Failure(Code.BAD_MESSAGE, text) from None
-    try:
-        return schema.cls(*values)
-    except ValueError as error:  # a __post_init__ that checks ranges
-        raise Failure(Code.BAD_MESSAGE, f"{schema.cls.__name__}: {error}") from None
+    return values
 
 
 class _WrongTypeError(Exception):
@@ -134,29 +149,52 @@ def _schema(cls: type, wire_id: int) -> _Schema:
         f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         for f in fields
     )
+    names = tuple(f.name for f in fields)
+    writers = [(i, _writer(hints[name])) for i, name in enumerate(names, 1)]
+    plain = [_plain_types(hints[name]) for name in names]
     return _Schema(
         cls=cls,
         wire_id=wire_id,
-        readers=tuple(_reader(hints[f.name]) for f in fields),
-        writers=tuple((f.name, _writer(hints[f.name])) for f in fields),
+        names=names,
         required=required,
-        names=tuple(f.name for f in fields),
+        values_of=_values_getter(names),
+        readers=tuple(_reader(hints[name]) for name in names),
+        writers=tuple((i, writer) for i, writer in writers if writer is not None),
+        plain=None if None in plain else tuple(p for p in plain if p is not None),
     )
+
+
+def _values_getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda value: tuple(getattr(value, name) for name in names)
+
+
+def _plain_types(hint: Any) -> frozenset[type] | None:  # noqa: ANN401
+    """The types that a field takes just as msgpack gives them; None when it needs a reader."""
+    members = _members(hint) or (hint,)
+    plain = (int, bool, str, bytes, type(None))
+    return frozenset(members) if all(m in plain for m in members) else None
+
+
+def _members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    """The members of a union; none of anything else."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else ()
 
 
 # -- readers: check a decoded value against an annotation, return what the field holds
 
 
-def _reader(hint: Any) -> Reader:
+def _reader(hint: Any) -> Reader:  # noqa: ANN401
     if hint in (int, bool, str, bytes):
         return _exact(hint)
     if hint is float:
         return _float
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        return _tuple_reader(args)
-    if origin in (typing.Union, types.UnionType):
-        return _union_reader(args)
+    if typing.get_origin(hint) is tuple:
+        return _tuple_reader(typing.get_args(hint))
+    if _members(hint):
+        return _union_reader(_members(hint))
     if isinstance(hint, type) and issubclass(hint, enum.IntEnum):
         return _enum_reader(hint)
     if isinstance(hint, type) and hint in _by_class:
@@ -165,7 +203,7 @@ def _reader(hint: Any) -> Reader:
 
 
 def _exact(cls: type) -> Reader:
-    def read(value: Any) -> Any:
+    def read(value: Any) -> Any:  # noqa: ANN401
         if type(value) is not cls:
             raise _WrongTypeError(f"{type(value).__name__} where {cls.__name__} is due")
         return value
@@ -173,8 +211,8 @@ def _exact(cls: type) -> Reader:
     return read
 
 
-def _float(value: Any) -> float:
-    if type(value) not in (float, int):
+def _float(value: object) -> float:
+    if type(value) is not float and type(value) is not int:
         raise _WrongTypeError(f"{type(value).__name__} where float is due")
     return float(value)
 
@@ -183,10 +221,13 @@ def _tuple_reader(args: tuple[Any, ...]) -> Reader:
     if len(args) != 2 or args[1] is not Ellipsis:
         raise TypeError("message fields use tuple[X, ...] or a message for fixed shapes")
     item = _reader(args[0])
+    plain = _plain_types(args[0])
 
-    def read(value: Any) -> tuple[Any, ...]:
+    def read(value: object) -> tuple[Any, ...]:
         if type(value) is not list:
             raise _WrongTypeError(f"{type(value).__name__} where an array is due")
+        if plain is not None and plain.issuperset(map(type, value)):
+            return tuple(value)
         return tuple(item(v) for v in value)
 
     return read
@@ -197,44 +238,38 @@ def _union_reader(args: tuple[Any, ...]) -> Reader:
     rest = [a for a in args if a is not type(None)]
     inner = _reader(rest[0]) if len(rest) == 1 else _message_reader(tuple(rest))
 
-    def read(value: Any) -> Any:
+    def read(value: Any) -> Any:  # noqa: ANN401
         return None if value is None and optional else inner(value)
 
     return read
 
 
 def _enum_reader(cls: type[enum.IntEnum]) -> Reader:
-    def read(value: Any) -> enum.IntEnum:
+    def read(value: object) -> enum.IntEnum:
+        if type(value) is not int:
+            raise _WrongTypeError(f"{type(value).__name__} where {cls.__name__} is due")
         try:
             return cls(value)
         except ValueError:
-            raise _WrongTypeError(f"{value!r} is no {cls.__name__}") from None
+            raise _WrongTypeError(f"{value} is no {cls.__name__}") from None
 
     return read
 
 
 def _message_reader(classes: tuple[type, ...]) -> Reader:
-    allowed = frozenset(_by_class[cls].cls for cls in classes)
-
-    def read(value: Any) -> Any:
-        made = _from_wire(value)
-        if type(made) not in allowed:
-            raise _WrongTypeError(f"{type(made).__name__} is not expected here")
-        return made
-
-    return read
+    allowed = frozenset(_by_class[cls].wire_id for cls in classes)
+    return lambda value: _from_wire(value, allowed)
 
 
 # -- writers: the msgpack form of a field; None where the value goes as it is
 
 
-def _writer(hint: Any) -> Writer:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is tuple:
-        item = _writer(args[0])
+def _writer(hint: Any) -> Writer:  # noqa: ANN401
+    if typing.get_origin(hint) is tuple:
+        item = _writer(typing.get_args(hint)[0])
         return None if item is None else lambda values: [item(v) for v in values]
-    if origin in (typing.Union, types.UnionType):
-        inner = [_writer(a) for a in args if a is not type(None)]
+    if _members(hint):
+        inner = [_writer(a) for a in _members(hint) if a is not type(None)]
         if inner[0] is None:
             return None
         return lambda v: None if v is None else _to_wire(v)

@@ -75,10 +75,10 @@ async def send_all(stream: Stream, buffers: Sequence[Buffer]) -> None:
         if sent == 0:
             await stream.wait_writable()
             continue
-        rest = _after(rest, sent)
+        rest = remaining(rest, sent)
 
 
-def _after(buffers: list[Buffer], sent: int) -> list[Buffer]:
+def remaining(buffers: list[Buffer], sent: int) -> list[Buffer]:
     """What is left of the buffers (of bytes, each contiguous) once `sent` bytes are gone."""
     for i, buffer in enumerate(buffers):
         if sent < len(buffer):

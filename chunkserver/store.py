@@ -1,0 +1,358 @@
+"""All replicas of one chunkserver: which there are, on which disk, and how they are reached.
+
+Owns the index (handle -> `Entry`), filled at the start from the headers, and the bounded number of
+open files. Whoever touches a replica holds its chunk's turn (`turns`), takes it from `opened`, and
+does the work in the lane of its disk.
+
+Replicas are closed least recently used first, without a sync: the intent in the header stays, and
+is cleared when the replica is synced later, by whoever asks or by `settle`, which syncs in the
+background what nobody did. A replica whose change failed half-way is closed and settled when it is
+opened again.
+
+Errors: Failure NO_REPLICA, CORRUPT, DISK; `detail` is this server's address.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from chunkserver.chain import ReplicaState, Turns
+from chunkserver.datadir import DataDir
+from chunkserver.format import DATA_OFFSET, Header
+from chunkserver.replica import Replica
+from dfs.config import Chunkserver
+from dfs.errors import Code, Failure
+from dfs.messages.cluster import DiskReport, ReplicaReport
+from dfs.runtime import Env
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Entry:
+    """One replica: what is known of it without opening it, and the open file if there is one."""
+
+    handle: int
+    directory: DataDir
+    version: int
+    generation: int
+    length_bytes: int
+    replica: Replica | None = None
+    pins: int = 0  # syncs that use the open file without holding the turn
+    settled: bool = False  # this process has settled it, or made it
+
+    def state(self) -> ReplicaState:
+        return ReplicaState(self.version, self.generation)
+
+
+class Store:
+    """The replicas of one server. `address` names it in errors."""
+
+    def __init__(self, env: Env, config: Chunkserver, address: str) -> None:
+        self._env, self._limits, self._address = env, config.limits, address
+        self._cluster, self._server = config.cluster, config.id
+        self.turns = Turns()
+        self.directories = [DataDir(env, p, config.limits, address) for p in config.data_dirs]
+        self._index: dict[int, Entry] = {}
+        self._open: OrderedDict[int, None] = OrderedDict()
+        self._unsynced: OrderedDict[int, float] = OrderedDict()  # handle -> when first written
+        self._work = trio.Event()
+
+    # -- starting and ending
+
+    async def start(self) -> None:
+        """Claim the directories and read what they hold. Raises Failure CONFIG, DISK."""
+        for directory in self.directories:
+            claim = partial(directory.claim, self._cluster, self._server)
+            await self._env.run_blocking(claim, directory.path)
+            for header in await self._env.run_blocking(directory.scan, directory.path):
+                self._add(header, directory)
+        if not any(d.writable for d in self.directories):
+            problems = "; ".join(f"{d.path}: {d.problem}" for d in self.directories)
+            raise Failure(Code.DISK, f"no data directory is usable: {problems}")
+        log.info("%s: %d replicas found", self._env.name, len(self._index))
+
+    def _add(self, header: Header, directory: DataDir) -> None:
+        old = self._index.get(header.handle)
+        if old is not None:
+            name, paths = self._env.name, (old.directory.path, directory.path)
+            log.error("%s: replica %x stands in both %s and %s", name, header.handle, *paths)
+            if old.version >= header.version:
+                return
+            old.directory.replicas -= 1
+        directory.replicas += 1
+        self._index[header.handle] = Entry(
+            header.handle, directory, header.version, header.generation, header.length_bytes
+        )
+
+    async def settle(self) -> None:
+        """Sync, one after the other, what was written a while ago and never synced; for ever."""
+        while True:
+            if not self._unsynced:
+                self._work = trio.Event()
+                await self._work.wait()
+                continue
+            handle, since = next(iter(self._unsynced.items()))
+            wait_s = since + self._limits.settle_after_s - self._env.clock.monotonic()
+            if wait_s > 0:
+                await self._env.clock.sleep(wait_s)
+            elif handle in self._unsynced:
+                await self._settle_one(handle)
+
+    async def _settle_one(self, handle: int) -> None:
+        try:
+            await self.sync(handle)
+        except Failure as error:
+            self._unsynced.pop(handle, None)  # the next write, or the next start, takes it up
+            log.error("%s: replica %x not synced: %s", self._env.name, handle, error)
+
+    async def stop(self) -> None:
+        """Sync what was written, as far as the time allows, and close all files."""
+        with self._env.clock.move_on_after(self._limits.stop_sync_s):
+            while self._unsynced:
+                await self._settle_one(next(iter(self._unsynced)))
+        for handle in list(self._open):
+            self._close(self._index[handle])
+
+    # -- what there is
+
+    def find(self, handle: int) -> Entry:
+        """Raises Failure NO_REPLICA."""
+        entry = self._index.get(handle)
+        if entry is None:
+            text = f"{self._address} has no replica of chunk {handle:x}"
+            raise Failure(Code.NO_REPLICA, text, detail=self._address)
+        return entry
+
+    def has(self, handle: int) -> bool:
+        return handle in self._index
+
+    def reports(self, handles: list[int] | None = None) -> list[ReplicaReport]:
+        """What the master is told of all replicas, or of those, in the order of handles."""
+        wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]
+        found = (self._index[handle] for handle in wanted)
+        return [ReplicaReport(e.handle, e.version, e.length_bytes) for e in found]
+
+    async def measure(self) -> tuple[DiskReport, ...]:
+        """Ask every disk how full it is, all at once."""
+        async with trio.open_nursery() as nursery:
+            for directory in self.directories:
+                nursery.start_soon(self._measure_one, directory)
+        return self.disk_reports()
+
+    async def _measure_one(self, directory: DataDir) -> None:
+        try:
+            await self._env.run_blocking(directory.measure, directory.path)
+        except OSError as error:
+            directory.failure(error)
+
+    def disk_reports(self) -> tuple[DiskReport, ...]:
+        return tuple(directory.report() for directory in self.directories)
+
+    def busy_since(self) -> float | None:
+        """Since when the slowest disk owes progress; None when none does. Any thread may ask."""
+        waiting = [d.lane.busy_since for d in self.directories]
+        return min((since for since in waiting if since is not None), default=None)
+
+    # -- working on a replica; the caller holds its turn
+
+    async def run(self, entry: Entry, work: Callable[[Replica], T], *, waits: bool = False) -> T:
+        """Do the work on the open replica, in the lane of its disk."""
+        replica = entry.replica or await self._opened(entry)
+        self._open.move_to_end(entry.handle)
+        try:
+            return await entry.directory.lane.run(partial(work, replica), waits=waits)
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+        except Failure as error:
+            raise self._named(error) from None
+        finally:
+            self._note(entry, replica)
+
+    def run_inline(self, entry: Entry, replica: Replica, work: Callable[[Replica], T]) -> T:
+        """The same without a chance to wait; the lane must be fast, the replica open."""
+        self._open.move_to_end(entry.handle)
+        try:
+            return entry.directory.lane.run_inline(partial(work, replica))
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+        except Failure as error:
+            raise self._named(error) from None
+
+    async def change(self, entry: Entry, work: Callable[[Replica], None]) -> None:
+        """Do work that writes. Raises Failure DISK EROFS on a disk gone read-only."""
+        entry.directory.must_be_writable()
+        await self.run(entry, work)
+        self._mark_unsynced(entry.handle)
+
+    async def write(self, entry: Entry, offset: int, data: memoryview, packed: bytes) -> None:
+        """Write verified bytes."""
+        await self.change(entry, partial(_write, entry.directory, offset, data, packed))
+
+    async def create(self, handle: int, version: int, generation: int) -> Entry:
+        """Make the replica, on the healthy disk with the most room."""
+        directory = self._place()
+        # Making the fan-out directory syncs its parent.
+        waits = not directory.has_directory_for(handle)
+        work = partial(_create, directory, handle, version, generation)
+        try:
+            replica = await directory.lane.run(work, waits=waits)
+        except OSError as error:
+            raise directory.failure(error) from None
+        entry = Entry(handle, directory, version, generation, 0, settled=True)
+        self._index[handle] = entry
+        directory.replicas += 1
+        self._keep_open(entry, replica)
+        self._mark_unsynced(handle)
+        return entry
+
+    def _place(self) -> DataDir:
+        best = max(self.directories, key=lambda d: (d.writable, d.free_bytes))
+        best.must_be_writable()
+        return best
+
+    async def delete(self, handle: int) -> None:
+        """Delete the replica; nothing when there is none."""
+        entry = self._index.get(handle)
+        if entry is None:
+            return
+        entry.directory.must_be_writable()
+        self._close(entry)
+        try:
+            remove = partial(entry.directory.remove, handle)
+            await entry.directory.lane.run(remove, waits=True)
+        except FileNotFoundError:
+            log.warning("%s: replica %x had vanished", self._env.name, handle)
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+        entry.directory.replicas -= 1
+        del self._index[handle]
+        self._unsynced.pop(handle, None)
+
+    # -- syncing; takes the turn itself, twice, and not in between
+
+    async def sync(self, handle: int) -> None:
+        """Make the replica durable: data, header, and the name of a new file."""
+        replica, number = await self._begin_sync(handle)
+        entry = self.find(handle)
+        try:
+            work = partial(_datasync, entry.directory, handle, replica, number)
+            await entry.directory.lane.run(work, waits=True)
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+        finally:
+            entry.pins -= 1
+            if entry.replica is not replica and not entry.pins:
+                replica.close()
+        await self._end_sync(entry, replica, number)
+
+    async def _begin_sync(self, handle: int) -> tuple[Replica, int]:
+        turn = self.turns.enter(handle)
+        try:
+            await turn.wait()
+            entry = self.find(handle)
+            entry.directory.must_be_writable()
+            since = self._unsynced.pop(handle, None)
+            try:
+                number = await self.run(entry, Replica.begin_sync)
+            except Failure:
+                if since is not None:
+                    self._unsynced[handle] = since
+                raise
+            assert entry.replica is not None
+            entry.pins += 1
+            return entry.replica, number
+        finally:
+            turn.leave()
+
+    async def _end_sync(self, entry: Entry, replica: Replica, number: int) -> None:
+        if not number:
+            return
+        turn = self.turns.enter(entry.handle)
+        try:
+            await turn.wait()
+            if entry.replica is replica:
+                await self.run(entry, lambda r: r.end_sync(number))
+        finally:
+            turn.leave()
+
+    # -- open files
+
+    async def _opened(self, entry: Entry) -> Replica:
+        work = partial(entry.directory.open, entry.handle, settled=entry.settled)
+        try:
+            replica = await entry.directory.lane.run(work, waits=True)
+        except FileNotFoundError as error:
+            text = f"{self._address}: the file of replica {entry.handle:x} has vanished: {error}"
+            raise Failure(Code.CORRUPT, text, detail=self._address) from None
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+        except Failure as error:
+            raise self._named(error) from None
+        entry.settled = True
+        self._keep_open(entry, replica)
+        if replica.dirty:
+            self._mark_unsynced(entry.handle)
+        return replica
+
+    def _keep_open(self, entry: Entry, replica: Replica) -> None:
+        entry.replica = replica
+        self._note(entry, replica)
+        self._open[entry.handle] = None
+        excess = len(self._open) - self._limits.max_open_replicas
+        for handle in list(self._open)[: 2 * excess] if excess > 0 else ():
+            idle = self._index[handle]
+            if not idle.pins and not self.turns.busy(handle):
+                self._close(idle)
+
+    def _note(self, entry: Entry, replica: Replica) -> None:
+        entry.version, entry.generation = replica.version, replica.generation
+        entry.length_bytes = replica.length_bytes
+        if replica.broken:
+            entry.settled = False
+            self._close(entry)
+
+    def _close(self, entry: Entry) -> None:
+        replica, entry.replica = entry.replica, None
+        self._open.pop(entry.handle, None)
+        if replica is not None and not entry.pins:
+            replica.close()
+
+    def _mark_unsynced(self, handle: int) -> None:
+        if handle not in self._unsynced:
+            self._unsynced[handle] = self._env.clock.monotonic()
+            self._work.set()
+
+    def _named(self, error: Failure) -> Failure:
+        detail = error.detail or self._address
+        return Failure(error.code, error.message, errno=error.errno, detail=detail)
+
+
+def _create(directory: DataDir, handle: int, version: int, generation: int) -> Replica:
+    directory.take(DATA_OFFSET)
+    directory.make_directory_for(handle)
+    return directory.create(handle, version, generation)
+
+
+def _write(
+    directory: DataDir, offset: int, data: memoryview, packed: bytes, replica: Replica
+) -> None:
+    more = offset + len(data) - replica.length_bytes
+    if more > 0:
+        directory.take(min(more, len(data)))
+    replica.write(offset, data, packed)
+
+
+def _datasync(directory: DataDir, handle: int, replica: Replica, number: int) -> None:
+    if number:
+        replica.datasync()
+    directory.sync_entry(handle)

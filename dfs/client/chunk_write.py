@@ -1,0 +1,265 @@
+"""Writing to chunks along their chains, and what to do when a link fails.
+
+A packet is sent until it is on every replica of the chunk's current set: a failed link is taken
+out of the set by the master (`DropReplicas`), which raises the version, and what was not
+acknowledged goes again under the new one; writing the same bytes twice is harmless. What cannot
+be mended is waited for, `limits.retry_for_s` at most, then the write fails with EIO.
+
+When whole servers are in doubt:
+- A chain that acknowledged something within the last `data_timeout_s` is slow, not dead.
+- A lost connection is dialled once more, unless acknowledged data of the chunk awaits its sync: the
+  server may have lost that with its page cache, so it must not stay in the set.
+- A full disk leaves the set only while two replicas remain; otherwise the writer gets ENOSPC.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from dfs.checksums import piece_checksums
+from dfs.client.chunk_map import ChunkLocations
+from dfs.client.dirty import Packet
+from dfs.client.services import Services
+from dfs.errors import Code, Failure
+from dfs.messages.chunks import CutChunk, SyncChunk, WriteChunk
+from dfs.messages.metadata import ChunkLocation
+from dfs.rpc.retry import Backoff
+
+log = logging.getLogger(__name__)
+
+KEPT_WHEN_FULL = 2  # replicas that must remain when one leaves for want of space
+
+_LINK_FAILED = (
+    Code.CHAIN_BROKEN,
+    Code.CONNECTION_LOST,
+    Code.TIMEOUT,
+    Code.DISK,
+    Code.UNAUTHENTICATED,
+)
+_NOT_NOW = (Code.UNAVAILABLE, Code.OVERLOADED)
+
+
+@dataclass(slots=True)
+class _Series:
+    """The attempts at one request."""
+
+    give_up_at: float
+    backoff: Backoff
+    redialled: bool = False
+    mismatches: int = 0
+    stale_since: float | None = None
+
+
+class ChunkWriter:
+    """Writes one file's packets. `has_unsynced` tells whether a chunk has data to be synced."""
+
+    def __init__(
+        self, services: Services, locations: ChunkLocations, has_unsynced: Callable[[int], bool]
+    ) -> None:
+        self._services = services
+        self._locations = locations
+        self._has_unsynced = has_unsynced
+        self._recovering = trio.Lock()
+        self._cutting = trio.Lock()
+        self._stopped: Failure | None = None
+
+    def stop(self, reason: Failure) -> None:
+        """Make no further attempts: what is being written fails with `reason`."""
+        self._stopped = reason
+
+    async def write(self, packet: Packet) -> None:
+        """Return when the packet is on every replica (durable there, with `packet.sync`).
+
+        Raises Failure when that cannot be had: ENOSPC, or EIO.
+        """
+        checksums, at = b"", packet.chunk_offset
+        for buffer in packet.buffers:
+            checksums += piece_checksums(buffer, at)
+            at += len(buffer)
+
+        async def send(location: ChunkLocation) -> None:
+            fresh = self._locations.is_fresh(location)
+            chain = _chain(location)
+            message = WriteChunk(
+                location.handle,
+                location.version,
+                location.generation,
+                packet.chunk_offset,
+                checksums,
+                chain[1:],
+                fresh,
+                packet.sync,
+            )
+            timeout_s = self._services.limits.data_timeout_s
+            await self._services.pool.call(chain[0], message, packet.buffers, timeout_s=timeout_s)
+            self._locations.written(location)
+
+        await self._along_chain(packet.index, send, syncing=packet.sync, allocate=True)
+
+    async def sync(self, index: int) -> None:
+        """Make everything acknowledged of a chunk durable on every replica. Raises Failure."""
+
+        async def send(location: ChunkLocation) -> None:
+            chain = _chain(location)
+            message = SyncChunk(location.handle, location.version, chain[1:])
+            timeout_s = self._services.limits.data_timeout_s
+            await self._services.pool.call(chain[0], message, timeout_s=timeout_s)
+
+        await self._along_chain(index, send, syncing=True, allocate=False)
+
+    async def cut(self, index: int) -> None:
+        """Carry out a pending cut of a chunk, if there is one. Raises Failure."""
+
+        async def nothing(_: ChunkLocation) -> None:
+            return None
+
+        await self._along_chain(index, nothing, syncing=False, allocate=False)
+
+    async def _along_chain(
+        self,
+        index: int,
+        send: Callable[[ChunkLocation], Awaitable[None]],
+        *,
+        syncing: bool,
+        allocate: bool,
+    ) -> None:
+        series = _Series(self._services.give_up_at(), self._services.backoff())
+        while True:
+            location = (
+                await self._locations.for_write(index)
+                if allocate
+                else await self._locations.for_read(index)
+            )
+            if location is None:
+                return  # a hole: nothing to sync or to cut
+            try:
+                if location.cut_bytes is not None:
+                    location = await self._carry_out_cut(location)
+                await send(location)
+            except Failure as failure:
+                await self._recover(location, failure, series, syncing=syncing)
+            else:
+                for replica in location.replicas:
+                    self._services.servers.worked(replica.server)
+                return
+
+    async def _carry_out_cut(self, location: ChunkLocation) -> ChunkLocation:
+        async with self._cutting:
+            current = self._locations.current(location.index)
+            if current is not None and current.cut_bytes is None:
+                return current
+            location = current or location
+            assert location.cut_bytes is not None
+            chain = _chain(location)
+            message = CutChunk(
+                location.handle,
+                location.version,
+                location.generation,
+                location.cut_bytes,
+                chain[1:],
+            )
+            timeout_s = self._services.limits.data_timeout_s
+            await self._services.pool.call(chain[0], message, timeout_s=timeout_s)
+            return self._locations.cut_done(location)
+
+    # -- recovery
+
+    async def _recover(
+        self, location: ChunkLocation, failure: Failure, series: _Series, *, syncing: bool
+    ) -> None:
+        """Return when another attempt makes sense; raise Failure when none does."""
+        if self._stopped is not None:
+            raise self._stopped
+        if self._services.env.clock.monotonic() >= series.give_up_at:
+            raise self._gave_up(location, failure)
+        async with self._recovering:
+            if self._locations.current(location.index) != location:
+                return  # somebody has mended it meanwhile
+            log.warning(
+                "%s: inode %d chunk %d (%x version %d): %s",
+                self._services.env.name,
+                self._locations.inode,
+                location.index,
+                location.handle,
+                location.version,
+                failure.message,
+            )
+            mended = await self._mend(location, failure, series, syncing=syncing)
+        if not mended:
+            await series.backoff.wait()
+
+    async def _mend(
+        self, location: ChunkLocation, failure: Failure, series: _Series, *, syncing: bool
+    ) -> bool:
+        """Do something about the failure; whether to try again at once."""
+        if failure.code in _NOT_NOW:
+            return False
+        if failure.code in (Code.STALE_VERSION, Code.NO_REPLICA):
+            return await self._mend_stale(location, failure, series)
+        if failure.code is Code.CORRUPT:
+            series.mismatches += 1
+            return series.mismatches > 1 and await self._drop(location, failure)
+        if failure.code not in _LINK_FAILED:
+            raise failure
+        if failure.code is Code.CONNECTION_LOST and not series.redialled:
+            series.redialled = True
+            if not syncing and not self._has_unsynced(location.index):
+                return True
+        if failure.code is Code.TIMEOUT and self._is_slow(location):
+            return False
+        return await self._drop(location, failure)
+
+    async def _mend_stale(self, location: ChunkLocation, failure: Failure, series: _Series) -> bool:
+        """Our map is old, or the server has not yet heard of the version, or never will."""
+        if await self._locations.refetch(location):
+            return True
+        now = self._services.env.clock.monotonic()
+        if series.stale_since is None:
+            series.stale_since = now
+        overdue = now - series.stale_since >= self._services.limits.data_timeout_s
+        if failure.code is Code.NO_REPLICA or overdue:
+            return await self._drop(location, failure)
+        return False
+
+    def _is_slow(self, location: ChunkLocation) -> bool:
+        primary = location.replicas[0].server
+        return self._services.servers.worked_within(primary, self._services.limits.data_timeout_s)
+
+    async def _drop(self, location: ChunkLocation, failure: Failure) -> bool:
+        failed = _to_blame(location, failure)
+        for server in failed:
+            self._services.servers.failed(server)
+        full = failure.code is Code.DISK and failure.errno == errno.ENOSPC
+        if full and len(location.replicas) - len(failed) < KEPT_WHEN_FULL:
+            raise failure
+        return await self._locations.drop(location, failed)
+
+    def _gave_up(self, location: ChunkLocation, last: Failure) -> Failure:
+        text = (
+            f"inode {self._locations.inode}: chunk {location.index} could not be written for"
+            f" {self._services.limits.retry_for_s:.0f} s: {last.message}"
+        )
+        return Failure(last.code, text, errno=errno.EIO)
+
+
+def _chain(location: ChunkLocation) -> tuple[str, ...]:
+    """The addresses to write along. Raises Failure when one is not known."""
+    chain = tuple(replica.address for replica in location.replicas)
+    if not chain:
+        raise Failure(Code.UNAVAILABLE, f"chunk {location.handle:x} has no replica")
+    if not all(chain):
+        text = f"chunk {location.handle:x}: a replica's server has no known address"
+        raise Failure(Code.CHAIN_BROKEN, text)
+    return chain
+
+
+def _to_blame(location: ChunkLocation, failure: Failure) -> tuple[int, ...]:
+    """The servers that a failure speaks against: those it names, else the primary."""
+    unknown = tuple(r.server for r in location.replicas if not r.address)
+    named = tuple(r.server for r in location.replicas if r.address == failure.detail)
+    return unknown or named or (location.replicas[0].server,)

@@ -1,0 +1,330 @@
+"""The client of one cluster: what a mount or a command does with files, as typed calls.
+
+Owns the table of open inodes and what is remembered of closed ones: the data version last known,
+so that caches survive a reopening, and the chunks written but not synced, since fsync covers what
+an earlier handle has written. Every call retries over failovers for `limits.retry_for_s`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import trio
+
+from dfs import config as configuration
+from dfs.client.budget import ByteBudget
+from dfs.client.file_state import FileState
+from dfs.client.grid import Grid
+from dfs.client.leader import Leader
+from dfs.client.open_file import OpenFile
+from dfs.client.read_cache import ReadCache
+from dfs.client.servers import Servers
+from dfs.client.services import Aging, Services, Ticks
+from dfs.client.session import Session
+from dfs.messages.chunks import InspectReplica, ReplicaInfo
+from dfs.messages.common import Attributes, Credentials
+from dfs.messages.metadata import (
+    Answer,
+    ChunkMap,
+    DirectoryEntry,
+    DirectoryPage,
+    FsInfo,
+    GetAttributes,
+    GetChunks,
+    GetXattr,
+    LinkTarget,
+    ListXattrs,
+    Lookup,
+    ReadDirectory,
+    ReadLink,
+    StatFs,
+    XattrNames,
+    XattrValue,
+)
+from dfs.messages.operations import Create, Operation, SetAttributes
+from dfs.rpc import Endpoint, Identity, Pool
+from dfs.runtime import Env
+
+log = logging.getLogger(__name__)
+
+A = TypeVar("A")
+
+
+@dataclass(slots=True)
+class _Remembered:
+    """What is kept of an inode after its last handle is closed."""
+
+    version: int | None = None
+    unsynced: dict[int, int] = field(default_factory=dict)
+
+
+class Client:
+    """An open session with a cluster. Made by `open_client`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._files: dict[int, FileState] = {}
+        self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
+
+    @property
+    def root_inode(self) -> int:
+        return self._services.session.root_inode
+
+    @property
+    def session(self) -> int:
+        """The session's id; changes when an expired session had to be replaced."""
+        return self._services.session.id
+
+    # -- names and attributes
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes:
+        """The inode under that name, with this client's unflushed size and times. ENOENT."""
+        return await self._ask_attributes(Lookup(parent, name))
+
+    async def attributes(self, inode: int) -> Attributes:
+        """The inode's attributes, with this client's unflushed size and times. ENOENT."""
+        return await self._ask_attributes(GetAttributes(inode))
+
+    async def read_directory(self, inode: int, after_cookie: int, limit: int) -> DirectoryPage:
+        """Entries after the cookie (0: from the start), at most `limit`."""
+        asked_at = self._services.ticks.next()
+        page = await self._ask(ReadDirectory(inode, after_cookie, limit), DirectoryPage)
+        if not self._files:
+            return page
+        entries = tuple(self._merged_entry(entry, asked_at) for entry in page.entries)
+        return DirectoryPage(entries, page.complete)
+
+    async def read_link(self, inode: int) -> bytes:
+        """The target of a symlink. EINVAL."""
+        answer = await self._services.leader.call(ReadLink(inode), LinkTarget)
+        return answer.target
+
+    async def get_xattr(self, inode: int, name: bytes, caller: Credentials) -> bytes:
+        """An extended attribute's value. ENODATA."""
+        answer = await self._services.leader.call(GetXattr(inode, name, caller), XattrValue)
+        return answer.value
+
+    async def list_xattrs(self, inode: int, caller: Credentials) -> tuple[bytes, ...]:
+        """The names of the inode's extended attributes."""
+        answer = await self._services.leader.call(ListXattrs(inode, caller), XattrNames)
+        return answer.names
+
+    async def stat_fs(self) -> FsInfo:
+        """Space and inodes of the whole file system."""
+        return await self._services.leader.call(StatFs(), FsInfo)
+
+    # -- changes
+
+    async def perform(self, operation: Operation) -> Answer:
+        """Carry out one change, exactly once over failovers. Raises Failure when refused.
+
+        A caller that is cancelled does not know whether the change was made.
+        """
+        if isinstance(operation, SetAttributes):
+            return await self.set_attributes(operation)
+        answer = await self._services.session.perform(operation)
+        if isinstance(operation, Create) and isinstance(answer, Attributes):
+            return self._learn(answer, self._services.ticks.next())
+        return answer
+
+    async def set_attributes(self, operation: SetAttributes) -> Attributes:
+        """chmod, chown, utimens and truncate, in order with this client's buffered writes."""
+        file = self._files.get(operation.inode)
+        if file is not None:
+            file.must_not_be_lost()
+            return await file.set_attributes(operation)
+        answer = await self._services.session.perform(operation)
+        assert isinstance(answer, Attributes)
+        return answer
+
+    # -- files
+
+    async def open_file(self, inode: int, caller: Credentials, *, write: bool) -> OpenFile:
+        """Open an existing inode for reading, or also for writing. ENOENT when it is gone.
+
+        Whether the caller may is the business of whoever asks (the kernel, or `paths`).
+        """
+        asked_at = self._services.ticks.next()
+        attributes = await self._services.session.open_inode(inode)
+        return self._opened(attributes, caller, asked_at, write=write)
+
+    async def create_file(self, operation: Create) -> OpenFile:
+        """open(O_CREAT): create the file (or find it, unless exclusive) and open it to write.
+
+        What is found may be of another kind than a regular file; see `OpenFile.attributes`.
+        """
+        asked_at = self._services.ticks.next()
+        answer = await self._services.session.perform(operation, keep_open=True)
+        assert isinstance(answer, Attributes)
+        return self._opened(answer, operation.caller, asked_at, write=True)
+
+    def is_open(self, inode: int) -> bool:
+        """Whether any handle of the inode is open here."""
+        return inode in self._files
+
+    # -- what the command line shows
+
+    async def chunk_map(self, inode: int, first_index: int, count: int) -> ChunkMap:
+        """Where the file's chunks are."""
+        return await self._services.leader.call(GetChunks(inode, first_index, count), ChunkMap)
+
+    async def inspect(self, address: str, handle: int) -> ReplicaInfo:
+        """What one chunkserver says of its replica of a chunk. NO_REPLICA."""
+        timeout_s = self._services.limits.data_timeout_s
+        message = InspectReplica(handle)
+        received = await self._services.pool.call(address, message, timeout_s=timeout_s)
+        assert isinstance(received.message, ReplicaInfo)
+        return received.message
+
+    async def cluster_call(self, message: object) -> Any:  # noqa: ANN401  the message says
+        """Any request to the leader, retried like the others; its answer."""
+        return await self._services.leader.call(message, object)
+
+    # -- inside
+
+    async def _ask(self, message: object, answer: type[A]) -> A:
+        """A question whose answer our commits may overtake."""
+        self._services.ticks.asking += 1
+        try:
+            return await self._services.leader.call(message, answer)
+        finally:
+            self._services.ticks.asking -= 1
+
+    async def _ask_attributes(self, message: object) -> Attributes:
+        asked_at = self._services.ticks.next()
+        answer = await self._ask(message, Attributes)
+        return self._learn(answer, asked_at)
+
+    def _learn(self, attributes: Attributes, asked_at: int) -> Attributes:
+        """Let an open file know what the master says, and add what the master does not know."""
+        file = self._files.get(attributes.inode)
+        if file is None:
+            return attributes
+        file.take(attributes, asked_at)
+        return file.merged(attributes, asked_at)
+
+    def _merged_entry(self, entry: DirectoryEntry, asked_at: int) -> DirectoryEntry:
+        file = self._files.get(entry.attributes.inode)
+        if file is None:
+            return entry
+        merged = file.merged(entry.attributes, asked_at)
+        return DirectoryEntry(entry.name, entry.cookie, merged)
+
+    def _opened(
+        self, attributes: Attributes, caller: Credentials, asked_at: int, *, write: bool
+    ) -> OpenFile:
+        file = self._files.get(attributes.inode)
+        if file is None:
+            file, unchanged = self._begin(attributes)
+        else:
+            unchanged = file.take(attributes, asked_at)
+        file.handles += 1
+        shown = file.merged(attributes, asked_at)
+        return OpenFile(file, shown, caller, unchanged=unchanged, write=write)
+
+    def _begin(self, attributes: Attributes) -> tuple[FileState, bool]:
+        inode = attributes.inode
+        known = self._remembered.pop(inode, None) or _Remembered()
+        unchanged = known.version == attributes.data_version
+        if not unchanged:
+            self._services.cache.drop(inode)
+        file = FileState(self._services, attributes, known.unsynced, self._released)
+        self._files[inode] = file
+        return file, unchanged
+
+    def _released(self, file: FileState) -> None:
+        """The last handle is closed and everything written."""
+        if self._files.get(file.inode) is not file:
+            return
+        del self._files[file.inode]
+        self._remembered[file.inode] = _Remembered(file.version, file.unsynced)
+        while len(self._remembered) > self._services.limits.remembered_files:
+            self._remembered.popitem(last=False)
+
+    def send_all(self) -> None:
+        """Let all written data go out: somebody waits for room."""
+        for file in list(self._files.values()):
+            file.send_all()
+
+    def lose_files(self) -> None:
+        """The session has expired: what is open is lost."""
+        lost, self._files = self._files, {}
+        for file in lost.values():
+            file.lose()
+
+    async def flush_all(self) -> None:
+        """Return when nothing is left to be written, or cannot be."""
+        async with trio.open_nursery() as nursery:
+            for file in list(self._files.values()):
+                nursery.start_soon(file.flush)
+
+
+@asynccontextmanager
+async def open_client(
+    env: Env, config: configuration.Client, description: str
+) -> AsyncIterator[Client]:
+    """Open a session with the cluster and keep it; on exit flush everything and end the session.
+
+    `description` tells people at the master who this is (host, pid, mount point). Raises Failure
+    when no master can be reached or the key is wrong. Unclosed files are flushed at exit within
+    `limits.close_timeout_s`, but their errors are only logged: close files before.
+    """
+    key = configuration.load_key(config.key_file)
+    endpoint = Endpoint(env, key, Identity("client", 0, ""), config.rpc)
+    raised: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        client = _assemble(env, config, Pool(endpoint, nursery), nursery, description)
+        services = client._services
+        try:
+            await services.session.open(nursery)
+            nursery.start_soon(services.session.keep)
+            nursery.start_soon(services.aging.run)
+            yield client
+        except BaseException as error:
+            raised = error  # raised again outside, so that no exception group hides it
+        with trio.CancelScope(shield=True):
+            await _end(env, client, services)
+        nursery.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
+
+
+def _assemble(
+    env: Env, config: configuration.Client, pool: Pool, nursery: trio.Nursery, description: str
+) -> Client:
+    limits = config.limits
+    leader = Leader(env, pool, config.masters, limits, config.rpc)
+    services = Services(
+        env=env,
+        limits=limits,
+        rpc=config.rpc,
+        pool=pool,
+        leader=leader,
+        session=Session(env, leader, limits, config.rpc, description),
+        servers=Servers(env, limits.avoid_server_s),
+        dirty_budget=ByteBudget(limits.dirty_bytes, lambda: client.send_all()),
+        cache=ReadCache(limits.cache_bytes),
+        grid=Grid(limits.packet_bytes),
+        aging=Aging(env, limits.write_behind_s),
+        ticks=Ticks(),
+        nursery=nursery,
+    )
+    client = Client(services)
+    services.session.on_lost = client.lose_files
+    return client
+
+
+async def _end(env: Env, client: Client, services: Services) -> None:
+    with env.clock.move_on_after(services.limits.close_timeout_s) as scope:
+        await client.flush_all()
+    if scope.cancelled_caught:
+        log.error("%s: not everything written could be flushed in time", env.name)
+    await services.session.end()
+
+
+__all__ = ["Client", "open_client"]

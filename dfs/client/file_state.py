@@ -1,0 +1,210 @@
+"""Everything that all handles of one inode share on this client.
+
+Owns the file's size as this client sees it and the knowledge of its data version; joins the write
+side (`WriteBack`), the read side (`FileReader`) and the chunk locations.
+
+Versions. The master raises `data_version` by one with each commit of ours and each change of
+others. As long as only our own commits have happened, master's version is the one we knew plus
+their number; anything else means that the file has changed elsewhere, and what is cached goes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+from collections.abc import Callable
+
+from dfs.client.chunk_map import ChunkLocations
+from dfs.client.file_reader import FileReader
+from dfs.client.read_ahead import ReadAhead
+from dfs.client.services import Services
+from dfs.client.write_back import WriteBack
+from dfs.config import ClientLimits
+from dfs.errors import Code, Failure, os_failure
+from dfs.layout import FILE_MAX_BYTES
+from dfs.messages.common import Attributes, Credentials
+from dfs.messages.operations import SetAttributes
+from dfs.runtime.network import Buffer
+
+
+class FileState:
+    """One inode open here. `on_released` is called when its last handle is gone and all written."""
+
+    def __init__(
+        self,
+        services: Services,
+        attributes: Attributes,
+        unsynced: dict[int, int],
+        on_released: Callable[[FileState], None],
+    ) -> None:
+        self._services = services
+        self._on_released = on_released
+        self.inode = attributes.inode
+        self.handles = 0
+        self.unsynced = unsynced
+        self.lost: Failure | None = None
+        self.version: int | None = attributes.data_version  # None: not known
+        self._size_bytes = attributes.size_bytes  # at the master, as last heard
+        self._locations = ChunkLocations(services, self.inode, attributes.size_bytes)
+        self._writes = WriteBack(services, self.inode, self._locations, unsynced)
+        self._reader = FileReader(services, self.inode, self._locations, self._writes.overlay)
+        self._commits_seen = 0
+
+    @property
+    def limits(self) -> ClientLimits:
+        return self._services.limits
+
+    @property
+    def errors(self) -> int:
+        """How many write errors there have been."""
+        return self._writes.error_count
+
+    def last_error(self) -> Failure:
+        """The newest of them."""
+        return self._writes.last_error()
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's size as a reader here sees it."""
+        return max(self._size_bytes, self._writes.local_end)
+
+    def must_not_be_lost(self) -> None:
+        """Raise ESTALE when the session under which the file was opened is gone."""
+        if self.lost is not None:
+            raise Failure(self.lost.code, self.lost.message, errno=self.lost.errno)
+
+    # -- reading and writing
+
+    async def read(self, ahead: ReadAhead, offset: int, length_bytes: int) -> bytes | memoryview:
+        """See `OpenFile.read`."""
+        stop = min(offset + length_bytes, self.size_bytes)
+        if stop <= offset:
+            return b""
+        data = await self._reader.read(ahead, offset, stop, self.size_bytes)
+        return data if isinstance(data, bytes | memoryview) else memoryview(data)
+
+    async def write(self, offset: int, data: Buffer, caller: Credentials) -> None:
+        """See `OpenFile.write`."""
+        if offset + len(data) > FILE_MAX_BYTES:
+            raise os_failure(errno.EFBIG, f"inode {self.inode}")
+        for slot, start, stop in self._services.grid.pieces(offset, offset + len(data)):
+            whole = stop - start == len(data)
+            piece = data if whole else memoryview(data)[start - offset : stop - offset]
+            await self._writes.put(slot, start, piece, caller)
+            self._reader.written(slot, start, stop)
+
+    async def flush(self) -> None:
+        """All that was written is on its replicas and committed, or counted as an error."""
+        await self._writes.flush()
+        self._note_commits()
+
+    async def sync(self) -> None:
+        """As `flush`, and durable."""
+        await self._writes.sync()
+        self._note_commits()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is left to be written."""
+        return self._writes.is_clean
+
+    def send_all(self) -> None:
+        """Let written data go out now."""
+        self._writes.send_all()
+
+    async def set_attributes(self, operation: SetAttributes) -> Attributes:
+        """Carry out a change of attributes between this client's writes, none of them half done.
+
+        Even a mere chmod waits for the writes before it: their commit would undo what it sets
+        (times, setuid).
+        """
+        await self._writes.pause()
+        try:
+            answer = await self._services.session.perform(operation)
+            assert isinstance(answer, Attributes)
+            if operation.size_bytes is not None:
+                self._truncated(answer)
+            return answer
+        finally:
+            self._writes.resume()
+
+    def _truncated(self, answer: Attributes) -> None:
+        self._size_bytes, self.version = answer.size_bytes, answer.data_version
+        self._commits_seen = self._writes.own_commits
+        self._writes.truncated(answer.size_bytes)
+        self._reader.forget()
+
+    # -- what the master says of the file
+
+    def take(self, attributes: Attributes, asked_at: int) -> bool:
+        """Learn from the master's answer to a question asked then; whether the data is unchanged.
+
+        While a commit of ours is on its way it cannot be told whose change a new version is.
+        """
+        self._note_commits()
+        unchanged = self.version == attributes.data_version
+        if not self._writes.is_clean or self._writes.changed_after(asked_at):
+            if not unchanged:
+                self.version = None
+                self._forget()
+            self._size_bytes = max(self._size_bytes, attributes.size_bytes)
+            return unchanged
+        if not unchanged:
+            self._forget()
+        self.version, self._size_bytes = attributes.data_version, attributes.size_bytes
+        self._locations.committed_bytes = attributes.size_bytes
+        return unchanged
+
+    def merged(self, attributes: Attributes, asked_at: int) -> Attributes:
+        """The attributes with the writes that the master may not have known of."""
+        end = self._writes.visible_end(asked_at)
+        if not end:
+            return attributes
+        return dataclasses.replace(
+            attributes,
+            size_bytes=max(attributes.size_bytes, end),
+            mtime_ns=self._writes.mtime_ns,
+            ctime_ns=max(attributes.ctime_ns, self._writes.mtime_ns),
+        )
+
+    def _forget(self) -> None:
+        self._locations.forget()
+        self._reader.forget()
+
+    def _note_commits(self) -> None:
+        """Our own commits raised the version; the size is what they made it."""
+        new = self._writes.own_commits - self._commits_seen
+        self._commits_seen += new
+        if new and self.version is not None:
+            self.version += new
+        self._size_bytes = max(self._size_bytes, self._locations.committed_bytes)
+
+    # -- the end
+
+    def release(self) -> None:
+        """One handle less. Written data left behind by a cancelled close still goes out."""
+        self.handles -= 1
+        if self.lost is not None:
+            return
+        if not self.handles and not self._writes.is_clean:
+            self._services.nursery.start_soon(self._finish)
+        else:
+            self._let_go()
+
+    async def _finish(self) -> None:
+        await self.flush()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.lost is not None:
+            return
+        if not self.handles:
+            self._on_released(self)
+        self._services.session.close_inode(self.inode)
+
+    def lose(self) -> None:
+        """The session has expired: nothing can be written any more, and handles are stale."""
+        text = f"inode {self.inode}: the session has expired, the file must be opened again"
+        self.lost = Failure(Code.NO_SESSION, text, errno=errno.ESTALE)
+        self._reader.forget()
+        self._writes.abandon(self.lost)

@@ -1,0 +1,73 @@
+"""What every long-running process does alike: log lines, signals, an orderly end.
+
+A process logs to standard error, one line per event: time, level, node, message. SIGTERM and
+SIGINT set the stop event; the process then finishes what it owes and exits 0. A `Failure` while
+starting is one clear line and exit code 2 for a wrong configuration, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from dfs.errors import Code, Failure
+
+log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+
+
+def log_to_stderr(node: str, *, verbose: bool = False) -> None:
+    """Set up logging for this process; every line names the node."""
+    handler = logging.StreamHandler(sys.stderr)
+    layout = f"%(asctime)s.%(msecs)03d %(levelname)-7s {node} %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%d %H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    # pysyncobj logs through the root logger's children at a level of its own.
+    logging.getLogger("pysyncobj").setLevel(logging.WARNING)
+
+
+def run_process(main: Callable[[trio.Event], Awaitable[None]]) -> int:
+    """Run `main(stop)` under trio until it ends; the process's exit code."""
+    try:
+        trio.run(_until_signalled, main)
+    except BaseExceptionGroup as group:
+        failures, rest = group.split(Failure)
+        if rest is not None or failures is None:
+            raise
+        return _report(_first(failures))
+    except Failure as error:
+        return _report(error)
+    return 0
+
+
+async def _until_signalled(main: Callable[[trio.Event], Awaitable[None]]) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_signals, stop)
+        await main(stop)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("%s: stopping", signal.Signals(number).name)
+            stop.set()
+
+
+def _first(group: BaseExceptionGroup[Failure]) -> Failure:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _report(error: Failure) -> int:
+    print(f"dfs: {error.message}", file=sys.stderr)
+    return EXIT_CONFIG if error.code is Code.CONFIG else EXIT_FAILED

@@ -1,0 +1,203 @@
+"""The life of one mount: from an empty directory to a clean end.
+
+A mount ends when it is unmounted from outside, or when the process is told to stop. Told to stop,
+it unmounts itself while it still serves, because the kernel then writes out what mappings have left
+dirty. When that is refused (a program uses the mount), everything is flushed, the mount is taken
+out of sight, and the program's files fail from then on with ENOTCONN.
+
+The order at the end matters: no invalidation may be in the kernel when the session is destroyed,
+and all of the kernel's requests are over before the files they left open are closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyfuse3
+import trio
+
+from dfs import config as configuration
+from dfs.client import open_client
+from dfs.errors import Code, Failure, os_failure
+from dfs.runtime import Env
+from fuse import mountpoints, waiter
+from fuse.backend import Backend
+from fuse.invalidation import Invalidation
+from fuse.operations import Operations
+
+log = logging.getLogger(__name__)
+
+FUSE_DEVICE = "/dev/fuse"
+LANE = "mount"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to mount, and for whom."""
+
+    mountpoint: str  # absolute, without symlinks
+    cluster: str
+    allow_other: bool
+
+    @property
+    def options(self) -> set[str]:
+        """For libfuse; `df` and `mount` show the cluster as the source."""
+        source = re.sub(r"[^\w.:@+-]", "_", self.cluster, flags=re.ASCII)
+        options = {"default_permissions", f"fsname=dfs#{source}", "subtype=dfs"}
+        return options | {"allow_other"} if self.allow_other else options
+
+
+async def run(
+    env: Env,
+    config: configuration.Client,
+    place: Place,
+    stop: trio.Event,
+    on_ready: Callable[[], None],
+) -> None:
+    """Mount the cluster and serve until unmounted or told to stop. Raises Failure."""
+    description = f"{os.uname().nodename} pid {os.getpid()} {place.mountpoint}"
+    make_way(place.mountpoint)
+    async with open_client(env, config, description) as client:
+        await Mounting(env, client, config.mount, place).serve(stop, on_ready)
+
+
+def make_way(mountpoint: str) -> None:
+    """Check the directory, and take a dead client's mount off it. Raises Failure.
+
+    EBUSY: a live client is mounted there.
+    """
+    mounted = mountpoints.mounted_at(mountpoint)
+    if mounted is not None and mounted.kind == mountpoints.FILE_SYSTEM_TYPE:
+        if mountpoints.describe(mountpoint) is not None:
+            raise os_failure(errno.EBUSY, f"{mountpoint}: {mounted.source} is mounted here already")
+        log.warning("%s: its client is gone: unmounting what it left", mountpoint)
+        mountpoints.unmount(mountpoint, lazy=True)
+    try:
+        if os.listdir(mountpoint):
+            log.warning("%s is not empty; what is in it is hidden while mounted", mountpoint)
+    except OSError as error:
+        raise os_failure(error.errno or errno.EIO, mountpoint) from None
+
+
+class Mounting:
+    """One mounted file system, served by this process. pyfuse3 allows one per process."""
+
+    def __init__(
+        self, env: Env, backend: Backend, config: configuration.Mount, place: Place
+    ) -> None:
+        about: dict[str, str | int] = {
+            "pid": os.getpid(),
+            "cluster": place.cluster,
+            "mountpoint": place.mountpoint,
+        }
+        self.operations = Operations(backend, about)
+        self.invalidation = Invalidation(env, config.invalidation_queue)
+        self._env = env
+        self._config = config
+        self._place = place
+        self._device = ""  # major:minor, once mounted
+        self._detached = False
+
+    async def serve(self, stop: trio.Event, on_ready: Callable[[], None]) -> None:
+        """Mount, call `on_ready` once the mount answers, serve until the end. Raises Failure."""
+        descriptor = self._mount()
+        with waiter.installed(descriptor) as fast:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.invalidation.run)
+                nursery.start_soon(self._when_started, on_ready)
+                nursery.start_soon(self._unmount_when_told, stop, fast)
+                try:
+                    await pyfuse3.main(max_tasks=self._config.max_tasks)
+                finally:
+                    await self._end_session()
+                nursery.cancel_scope.cancel()
+        await self.operations.close()
+        log.info("%s is unmounted", self._place.mountpoint)
+
+    def _mount(self) -> int | None:
+        """Mount; the descriptor of /dev/fuse, which pyfuse3 keeps to itself, or None."""
+        before = _fuse_descriptors()
+        try:
+            pyfuse3.init(self.operations, self._place.mountpoint, self._place.options)
+        except RuntimeError as error:
+            about = f"cannot mount at {self._place.mountpoint}: {error}"
+            raise Failure(Code.ERRNO, about, errno=errno.EPERM) from None
+        new = [d for d in _fuse_descriptors() if d not in before]
+        return new[0] if len(new) == 1 else None
+
+    async def _when_started(self, on_ready: Callable[[], None]) -> None:
+        await self.operations.started.wait()
+        mountpoint = self._place.mountpoint
+        mounted = mountpoints.mounted_at(mountpoint)
+        if mounted is not None:
+            self._device = mounted.device
+            self._raise_read_ahead()
+        # Through the kernel and back to this very loop: from a thread.
+        await self._env.run_blocking(lambda: os.stat(mountpoint), LANE)
+        log.info("%s is mounted at %s", self._place.cluster, mountpoint)
+        on_ready()
+
+    def _raise_read_ahead(self) -> None:
+        try:
+            mountpoints.set_read_ahead(self._device, self._config.read_ahead_kb)
+        except OSError as error:
+            log.debug("read-ahead stays as it is: %s", error)
+
+    async def _unmount_when_told(self, stop: trio.Event, fast: waiter.Waiter | None) -> None:
+        await stop.wait()
+        try:
+            await self._unmount(lazy=False)
+            return  # the kernel ends the session by itself
+        except Failure as failure:
+            if failure.errno != errno.EBUSY:
+                log.warning("cannot unmount: %s", failure.message)
+        log.warning("%s is in use: its programs lose it now", self._place.mountpoint)
+        await self._sync()
+        try:
+            await self._unmount(lazy=True)
+            self._detached = True
+        except Failure as failure:
+            log.warning("cannot detach: %s", failure.message)
+        if fast is not None:
+            fast.end()
+        pyfuse3.terminate()
+
+    async def _unmount(self, *, lazy: bool) -> None:
+        mountpoint = self._place.mountpoint
+        await self._env.run_blocking(lambda: mountpoints.unmount(mountpoint, lazy=lazy), LANE)
+
+    async def _sync(self) -> None:
+        """Have the kernel hand over what is dirty in mappings, while we still serve."""
+        mountpoint = self._place.mountpoint
+        try:
+            await self._env.run_blocking(lambda: mountpoints.sync_file_system(mountpoint), LANE)
+        except OSError as error:
+            log.error("%s: not everything could be flushed: %s", mountpoint, error)
+
+    async def _end_session(self) -> None:
+        """Leave the kernel, also when the mount ends by an error."""
+        self.invalidation.stop()
+        with trio.CancelScope(shield=True):
+            seconds = self._config.stop_timeout_s
+            if not await self._env.clock.wait(self.invalidation.idle, seconds):
+                # It waits for a lock that a request holds which nobody will answer any more.
+                mountpoints.abort_connection(self._device)
+                await self._env.clock.wait(self.invalidation.idle, seconds)
+        pyfuse3.close(unmount=not self._detached)
+
+
+def _fuse_descriptors() -> list[int]:
+    """This process's descriptors of /dev/fuse."""
+    found = []
+    for name in sorted(os.listdir("/proc/self/fd"), key=int):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == FUSE_DEVICE:
+                found.append(int(name))
+        except FileNotFoundError:
+            continue  # the descriptor of the listing itself
+    return found

@@ -1,0 +1,131 @@
+"""Mountpoints as the operating system sees them: what is mounted where, unmounting, read-ahead.
+
+What is mounted is read from /proc/self/mountinfo, never by looking at the mountpoint itself: a
+look at it would be a request to the very process that looks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfs.errors import Code, Failure, os_failure
+from fuse.xattrs import MOUNT_NAME
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+FILE_SYSTEM_TYPE = "fuse.dfs"
+MNT_DETACH = 2
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One line of mountinfo."""
+
+    device: str  # major:minor
+    mountpoint: str
+    kind: str  # file system type
+    source: str
+
+
+def parse_mountinfo(text: str) -> list[Mounted]:
+    """The mounts in a mountinfo, in the order they were made."""
+    return [_parse_line(line) for line in text.splitlines() if line]
+
+
+def _parse_line(line: str) -> Mounted:
+    before, _, after = line.partition(" - ")
+    fields, kind_and_source = before.split(" "), after.split(" ")
+    return Mounted(
+        fields[2], _unescaped(fields[4]), kind_and_source[0], _unescaped(kind_and_source[1])
+    )
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def mounted_at(path: str) -> Mounted | None:
+    """What is mounted exactly at this path, on top; the path is not looked at itself."""
+    there = [m for m in parse_mountinfo(_mountinfo()) if m.mountpoint == path]
+    return there[-1] if there else None
+
+
+def _mountinfo() -> str:
+    return MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+
+
+def resolved(directory: str) -> str:
+    """The absolute path without symlinks, without a look at the last component.
+
+    That one may be the mount of a dead process, or of one that does not answer.
+    """
+    parent, name = os.path.split(os.path.abspath(directory))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def describe(mountpoint: str) -> dict[str, str | int] | None:
+    """What the process behind a dfs mount says of itself; None when it is gone.
+
+    It answers by itself, also while its cluster cannot be reached. Raises OSError.
+    """
+    try:
+        answer = json.loads(os.getxattr(mountpoint, MOUNT_NAME))
+    except OSError as error:
+        # "Transport endpoint is not connected": killed. "Software caused ...": aborted.
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            return None
+        raise
+    return dict(answer)
+
+
+def unmount(mountpoint: str, *, lazy: bool) -> None:
+    """Unmount; lazily: out of sight at once, ended when nothing uses it any more.
+
+    Raises Failure with errno EBUSY when it is in use, EINVAL when nothing is mounted there.
+    """
+    if os.geteuid() == 0:
+        _umount2(mountpoint, MNT_DETACH if lazy else 0)
+        return
+    program = shutil.which("fusermount3") or shutil.which("fusermount")
+    if program is None:
+        raise Failure(Code.CONFIG, "fusermount3 is not installed")
+    arguments = [program, "-u", "-q", *(["-z"] if lazy else []), "--", mountpoint]
+    ended = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if ended.returncode:
+        raise os_failure(errno.EBUSY if mounted_at(mountpoint) else errno.EINVAL, mountpoint)
+
+
+def _umount2(mountpoint: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(mountpoint), flags) != 0:
+        raise os_failure(ctypes.get_errno(), mountpoint)
+
+
+def sync_file_system(mountpoint: str) -> None:
+    """Have the kernel write all its dirty pages of the mount, as far as it can. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if libc.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs", mountpoint)
+    finally:
+        os.close(descriptor)
+
+
+def set_read_ahead(device: str, read_ahead_kb: int) -> None:
+    """Raise the kernel's read-ahead on the device `major:minor`. Raises OSError."""
+    Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(f"{read_ahead_kb}\n")
+
+
+def abort_connection(device: str) -> None:
+    """End a mount's connection by force: every request fails with ENOTCONN. Raises OSError."""
+    minor = device.partition(":")[2]
+    Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1\n")

@@ -1,0 +1,258 @@
+"""The leader's view of the chunkservers: who is alive, what they hold, what they must be told.
+
+Answers their registration, reports and heartbeats, and calls them back over the connection they
+keep to the leader. Owns, in the leader's memory alone, the liveness and space of each server; the
+registry of addresses and the replica sets are replicated state. A server is alive while its
+heartbeats come: they have a loop of their own there, so a slow disk does not look like a death.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dfs.config import MasterLimits
+from dfs.errors import Code, Failure
+from dfs.messages.cluster import (
+    DeleteReplicas,
+    DiskReport,
+    Heartbeat,
+    RaiseVersions,
+    Registered,
+    RegisterServer,
+    ReportAnswer,
+    ReportReplicas,
+    ServerStatus,
+    VersionChange,
+)
+from dfs.messages.common import Done
+from dfs.rpc import Connection, Handlers, Request
+from dfs.runtime import Env
+from master import placement
+from master.commands import SetServer
+from master.raft import RaftNode
+from master.state import queries
+from master.tables import Tables
+
+log = logging.getLogger(__name__)
+
+CALLBACK_TIMEOUT_S = 2.0
+STALLED_S = 1.0  # a data path that long without progress gets no new chunks
+
+
+@dataclass(slots=True)
+class LiveServer:
+    """One chunkserver that has registered with this leader."""
+
+    id: int
+    address: str
+    zone: str
+    connection: Connection
+    disks: tuple[DiskReport, ...]
+    heard_at: float  # boottime
+    stalled_s: float = 0.0
+    recent: int = 0
+    raises: dict[int, int] = field(default_factory=dict)  # handle -> version not yet confirmed
+
+    @property
+    def free_bytes(self) -> int:
+        return sum(d.free_bytes for d in self.disks if d.healthy)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(d.total_bytes for d in self.disks if d.healthy)
+
+
+class Chunkservers:
+    """All chunkservers, as the leader sees them."""
+
+    def __init__(
+        self, env: Env, raft: RaftNode, tables: Tables, cluster: str, limits: MasterLimits
+    ) -> None:
+        self._env, self._raft, self._tables = env, raft, tables
+        self._cluster, self._limits = cluster, limits
+        self._live: dict[int, LiveServer] = {}
+
+    def handlers(self) -> Handlers:
+        return {
+            RegisterServer: self._register,
+            ReportReplicas: self._report,
+            Heartbeat: self._heartbeat,
+        }
+
+    def forget_all(self) -> None:
+        """A leadership begins or ends: every server has to register again."""
+        self._live.clear()
+
+    # -- what the rest of the leader asks
+
+    def alive(self) -> list[LiveServer]:
+        """The live servers by id."""
+        now = self._env.clock.boottime()
+        live = [s for s in self._live.values() if self._is_alive(s, now)]
+        return sorted(live, key=lambda s: s.id)
+
+    def place(self, count: int, avoid: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Replica sets for `count` new chunks. Raises Failure: UNAVAILABLE, or ENOSPC."""
+        return tuple(self._place_one(frozenset(avoid)) for _ in range(count))
+
+    def space(self) -> tuple[int, int]:
+        """(total, free) bytes of user data that fit, replication divided out."""
+        alive = self.alive()
+        copies = max(1, min(self._limits.chunk_replicas, len(alive)))
+        return (
+            sum(s.total_bytes for s in alive) // copies,
+            sum(s.free_bytes for s in alive) // copies,
+        )
+
+    def status(self) -> tuple[ServerStatus, ...]:
+        """Every server of the registry, alive or not."""
+        alive = {s.id: s for s in self.alive()}
+        return tuple(
+            _status(server, address, zone, alive.get(server))
+            for server, address, zone in queries.servers(self._tables)
+        )
+
+    async def raise_versions(self, servers: Iterable[int], handle: int, version: int) -> None:
+        """Tell servers of a replica set its new version; what fails is tried again later."""
+        for server in servers:
+            live = self._live.get(server)
+            if live is not None:
+                live.raises[handle] = version
+                await self._push_raises(live)
+
+    async def push_pending(self) -> None:
+        """Repeat version changes that were not confirmed."""
+        for live in self.alive():
+            if live.raises:
+                await self._push_raises(live)
+
+    async def delete_replicas(self, server: int, handles: tuple[int, ...]) -> bool:
+        """Have a server delete replicas; whether it confirmed."""
+        live = self._live.get(server)
+        if live is None or live.connection.closed.is_set():
+            return False
+        try:
+            await live.connection.call(DeleteReplicas(handles), timeout_s=CALLBACK_TIMEOUT_S)
+        except Failure as error:
+            log.warning("chunkserver %d did not delete %d replicas: %s", server, len(handles), error)
+            return False
+        return True
+
+    # -- handlers
+
+    async def _register(self, request: Request) -> Registered:
+        message: RegisterServer = request.message
+        self._must_lead()
+        self._refuse_impostor(message, request.connection)
+        if queries.server_entry(self._tables, message.server) != (message.address, message.zone):
+            await self._raft.propose(SetServer(message.server, message.address, message.zone))
+        self._live[message.server] = LiveServer(
+            message.server,
+            message.address,
+            message.zone,
+            request.connection,
+            message.disks,
+            self._env.clock.boottime(),
+        )
+        log.info("%s: chunkserver %d registered at %s", self._env.name, message.server, message.address)
+        return Registered(self._limits.heartbeat_s)
+
+    async def _report(self, request: Request) -> ReportAnswer:
+        message: ReportReplicas = request.message
+        self._must_lead()
+        live = self._known(message.server)
+        delete = []
+        for replica in message.replicas:
+            wanted = queries.replica_version(self._tables, replica.handle, message.server)
+            if wanted is None:
+                delete.append(replica.handle)
+            elif wanted > replica.version:
+                live.raises[replica.handle] = wanted
+        if message.last:
+            await self._push_raises(live)
+        return ReportAnswer(tuple(delete))
+
+    def _heartbeat(self, request: Request) -> Done:
+        message: Heartbeat = request.message
+        if not self._raft.is_leader():
+            raise self._raft.not_leader()
+        live = self._known(message.server)
+        live.heard_at = self._env.clock.boottime()
+        live.disks, live.stalled_s = message.disks, message.stalled_s
+        live.recent = 0  # the space it reports now accounts for what was given to it
+        return Done()
+
+    # -- inside
+
+    def _must_lead(self) -> None:
+        """Judging a report needs the whole truth: a leader with a valid lease."""
+        if not self._raft.is_leader():
+            raise self._raft.not_leader()
+        if not self._raft.may_read():
+            raise Failure(Code.UNAVAILABLE, f"{self._env.name} leads but holds no lease yet")
+
+    def _refuse_impostor(self, message: RegisterServer, connection: Connection) -> None:
+        if message.cluster != self._cluster:
+            text = f"chunkserver {message.server} belongs to cluster {message.cluster!r}"
+            raise Failure(Code.CONFIG, f"{text}, this is {self._cluster!r}")
+        old = self._live.get(message.server)
+        if old is None or old.address == message.address or old.connection is connection:
+            return
+        if self._is_alive(old, self._env.clock.boottime()) and not old.connection.closed.is_set():
+            text = f"id {message.server} is in use by the live chunkserver at {old.address}"
+            raise Failure(Code.CONFIG, f"{text}; give {message.address} another one")
+
+    def _known(self, server: int) -> LiveServer:
+        live = self._live.get(server)
+        if live is None:
+            raise Failure(Code.UNAVAILABLE, f"chunkserver {server} must register first")
+        return live
+
+    def _is_alive(self, server: LiveServer, now: float) -> bool:
+        return now - server.heard_at <= self._limits.server_timeout_s
+
+    def _place_one(self, avoid: frozenset[int]) -> tuple[int, ...]:
+        alive = self.alive()
+        fit = [s for s in alive if s.free_bytes > 0 and s.stalled_s < STALLED_S]
+        random = self._env.random
+        candidates = [placement.Candidate(s.id, s.zone, s.free_bytes, s.recent) for s in fit]
+        chosen = placement.choose(
+            candidates, self._limits.chunk_replicas, avoid, [random.random() for _ in fit]
+        )
+        if len(chosen) < self._limits.min_replicas:
+            raise _too_few(len(alive), len(fit), len(chosen), self._limits.min_replicas)
+        for server in chosen:
+            self._live[server].recent += 1
+        return chosen
+
+    async def _push_raises(self, live: LiveServer) -> None:
+        pending = dict(live.raises)
+        if not pending:
+            return
+        changes = tuple(VersionChange(h, v) for h, v in sorted(pending.items()))
+        try:
+            await live.connection.call(RaiseVersions(changes), timeout_s=CALLBACK_TIMEOUT_S)
+        except Failure as error:
+            log.warning("chunkserver %d not told of %d versions: %s", live.id, len(pending), error)
+            return
+        for handle, version in pending.items():
+            if live.raises.get(handle) == version:
+                del live.raises[handle]
+
+
+def _too_few(alive: int, fit: int, chosen: int, needed: int) -> Failure:
+    """Space is what lacks when servers are alive but full; otherwise servers lack: wait."""
+    text = f"a chunk needs {needed} chunkservers, {chosen} can take it ({alive} are alive)"
+    if alive >= needed and fit < needed:
+        return Failure(Code.DISK, text, errno=errno.ENOSPC)
+    return Failure(Code.UNAVAILABLE, text)
+
+
+def _status(server: int, address: str, zone: str, live: LiveServer | None) -> ServerStatus:
+    if live is None:
+        return ServerStatus(server, address, zone, False, (), 0)
+    replicas = sum(d.replicas for d in live.disks)
+    return ServerStatus(server, address, zone, True, live.disks, replicas)

@@ -1,0 +1,262 @@
+"""What the leader answers clients: sessions, reads from its own state, and numbered changes.
+
+Reads are answered inline while the leader's lease holds; changes become commands of the Raft log
+and are answered once applied. A master that does not lead answers NOT_LEADER with the leader's
+address. Decides nothing about the namespace itself: that is `master.state`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dfs.config import MasterLimits
+from dfs.errors import Code, Failure, os_failure
+from dfs.layout import ROOT_INODE
+from dfs.messages.common import Attributes, Done, Refused
+from dfs.messages.metadata import (
+    Answer,
+    ChunkMap,
+    CloseInode,
+    CloseSession,
+    FsInfo,
+    GetAttributes,
+    GetChunks,
+    GetXattr,
+    KeepSession,
+    LinkTarget,
+    ListXattrs,
+    Lookup,
+    Numbered,
+    OpenInode,
+    OpenSession,
+    ReadDirectory,
+    ReadLink,
+    RegisterOpens,
+    SessionOpened,
+    StatFs,
+    Submit,
+    Submitted,
+    XattrNames,
+    XattrValue,
+)
+from dfs.messages.operations import AllocateChunks, Create, DropReplicas
+from dfs.rpc import Handlers, Request
+from dfs.runtime import Env
+from master.chunkservers import Chunkservers
+from master.commands import ApplyOperations, BeginSession, EndSession
+from master.janitor import Janitor
+from master.raft import RaftNode
+from master.sessions import LiveSessions
+from master.state import queries
+from master.tables import Tables
+
+log = logging.getLogger(__name__)
+
+SESSION_ID_BYTES = 8
+
+
+class Clients:
+    """The handlers of everything that a client asks."""
+
+    def __init__(
+        self,
+        env: Env,
+        raft: RaftNode,
+        tables: Tables,
+        sessions: LiveSessions,
+        chunkservers: Chunkservers,
+        janitor: Janitor,
+        cluster: str,
+        limits: MasterLimits,
+    ) -> None:
+        self._env, self._raft, self._tables = env, raft, tables
+        self._sessions, self._chunkservers, self._janitor = sessions, chunkservers, janitor
+        self._cluster, self._limits = cluster, limits
+
+    def handlers(self) -> Handlers:
+        return {
+            OpenSession: self._open_session,
+            KeepSession: self._reading(self._keep_session),
+            CloseSession: self._close_session,
+            RegisterOpens: self._reading(self._register_opens),
+            OpenInode: self._reading(self._open_inode),
+            CloseInode: self._close_inode,
+            Submit: self._submit,
+            Lookup: self._reading(self._lookup),
+            GetAttributes: self._reading(self._get_attributes),
+            ReadDirectory: self._reading(self._read_directory),
+            ReadLink: self._reading(self._read_link),
+            GetXattr: self._reading(self._get_xattr),
+            ListXattrs: self._reading(self._list_xattrs),
+            GetChunks: self._reading(self._get_chunks),
+            StatFs: self._reading(self._stat_fs),
+        }
+
+    def _reading(self, answer: Callable[[Any], Any]) -> Callable[[Request], Any]:
+        """A handler that answers from this master's state, which only a leased leader may."""
+
+        def handle(request: Request) -> Any:
+            self._must_lead()
+            return answer(request.message)
+
+        return handle
+
+    def _must_lead(self) -> None:
+        if self._raft.may_read():
+            return
+        if self._raft.is_leader():
+            raise Failure(Code.UNAVAILABLE, f"{self._env.name} leads but holds no lease yet")
+        raise self._raft.not_leader()
+
+    # -- sessions
+
+    async def _open_session(self, request: Request) -> SessionOpened:
+        message: OpenSession = request.message
+        self._must_lead()
+        if len(self._sessions) >= self._limits.max_sessions:
+            raise Failure(Code.OVERLOADED, f"{self._limits.max_sessions} sessions are open already")
+        session = int.from_bytes(self._env.random.token(SESSION_ID_BYTES)) >> 1
+        answer = await self._raft.propose(BeginSession(session, message.client))
+        if isinstance(answer, Refused):
+            raise Failure(Code.UNAVAILABLE, f"session not opened: {answer.message}")
+        self._sessions.begin(session, self._now())
+        log.info("%s: session %#x opened for %s", self._env.name, session, message.client)
+        return SessionOpened(session, self._limits.session_ttl_s, ROOT_INODE, self._cluster)
+
+    def _keep_session(self, message: KeepSession) -> Done:
+        self._sessions.touch(message.session, self._now())
+        return Done()
+
+    async def _close_session(self, request: Request) -> Done:
+        message: CloseSession = request.message
+        self._must_lead()
+        await self._raft.propose(EndSession(message.session))
+        self._sessions.end(message.session)
+        self._janitor.wake()
+        log.info("%s: session %#x closed", self._env.name, message.session)
+        return Done()
+
+    def _register_opens(self, message: RegisterOpens) -> Done:
+        self._sessions.register(message.session, message.inodes, self._now())
+        return Done()
+
+    def _open_inode(self, message: OpenInode) -> Attributes:
+        live = self._sessions.touch(message.session, self._now())
+        if self._janitor.is_reaping(message.inode):
+            raise os_failure(errno.ENOENT, f"inode {message.inode}")
+        attributes = queries.attributes(self._tables, message.inode)
+        live.opens.add(message.inode)
+        return attributes
+
+    def _close_inode(self, request: Request) -> None:
+        """A notice; a stray one (late, or meant for an older leader) changes nothing."""
+        message: CloseInode = request.message
+        if self._raft.is_leader():
+            self._sessions.release(message.session, message.inode)
+            self._janitor.wake()
+
+    # -- reads
+
+    def _lookup(self, message: Lookup) -> Attributes:
+        return queries.lookup(self._tables, message.parent, message.name)
+
+    def _get_attributes(self, message: GetAttributes) -> Attributes:
+        return queries.attributes(self._tables, message.inode)
+
+    def _read_directory(self, message: ReadDirectory) -> Any:
+        limit = max(1, min(message.limit, self._limits.max_directory_page))
+        return queries.read_directory(self._tables, message.inode, message.after_cookie, limit)
+
+    def _read_link(self, message: ReadLink) -> LinkTarget:
+        return LinkTarget(queries.read_link(self._tables, message.inode))
+
+    def _get_xattr(self, message: GetXattr) -> XattrValue:
+        value = queries.get_xattr(self._tables, message.inode, message.name, message.caller)
+        return XattrValue(value)
+
+    def _list_xattrs(self, message: ListXattrs) -> XattrNames:
+        return XattrNames(queries.list_xattrs(self._tables, message.inode, message.caller))
+
+    def _get_chunks(self, message: GetChunks) -> ChunkMap:
+        count = max(0, min(message.count, self._limits.max_chunks_per_request))
+        return queries.chunk_map(self._tables, message.inode, message.first_index, count)
+
+    def _stat_fs(self, message: StatFs) -> FsInfo:
+        total, free = self._chunkservers.space()
+        return FsInfo(total, free, queries.counts(self._tables).inodes)
+
+    # -- changes
+
+    def _submit(self, request: Request) -> Awaitable[Submitted]:
+        message: Submit = request.message
+        self._must_lead()
+        if len(message.operations) > self._limits.max_operations_per_submit:
+            limit = self._limits.max_operations_per_submit
+            raise Failure(Code.BAD_MESSAGE, f"more than {limit} operations in one request")
+        self._sessions.touch(message.session, self._now())
+        return self._apply(message)
+
+    async def _apply(self, message: Submit) -> Submitted:
+        """Commit the operations; those that cannot even be proposed are refused on their own.
+
+        A refusal from here leaves no trace under the operation's number: when it is retryable, the
+        client sends the same number again.
+        """
+        refused: dict[int, Refused] = {}
+        operations = []
+        for numbered in message.operations:
+            try:
+                operations.append(self._with_replicas(numbered))
+            except Failure as error:
+                refused[numbered.sequence] = _refusal(error)
+        answers = await self._commit(message, tuple(operations)) if operations else {}
+        answers |= refused
+        self._janitor.wake()
+        return Submitted(tuple(answers[n.sequence] for n in message.operations))
+
+    async def _commit(
+        self, message: Submit, operations: tuple[Numbered, ...]
+    ) -> dict[int, Answer]:
+        command = ApplyOperations(message.session, message.answered_below, operations)
+        submitted = await self._raft.propose(command)
+        if isinstance(submitted, Refused):
+            raise Failure(Code(submitted.code), submitted.message, errno=submitted.errno)
+        assert isinstance(submitted, Submitted)
+        answers: dict[int, Answer] = {}
+        for numbered, answer in zip(operations, submitted.answers, strict=True):
+            await self._follow_up(message.session, numbered, answer)
+            answers[numbered.sequence] = answer
+        return answers
+
+    def _with_replicas(self, numbered: Numbered) -> Numbered:
+        """Fill in, for the chunks of an AllocateChunks that do not exist, where they go."""
+        operation = numbered.operation
+        if not isinstance(operation, AllocateChunks):
+            return numbered
+        count = min(operation.count, self._limits.max_chunks_per_request)
+        known = queries.chunk_map(self._tables, operation.inode, operation.first_index, count)
+        missing = count - len(known.chunks)
+        replicas = self._chunkservers.place(missing, operation.avoid) if missing > 0 else ()
+        filled = dataclasses.replace(operation, count=count, replicas=replicas)
+        return Numbered(numbered.sequence, filled)
+
+    async def _follow_up(self, session: int, numbered: Numbered, answer: Answer) -> None:
+        """What has to be done before the client hears of a change that is committed."""
+        operation = numbered.operation
+        if isinstance(operation, Create) and isinstance(answer, Attributes):
+            self._sessions.open(session, answer.inode)
+        if isinstance(operation, DropReplicas) and isinstance(answer, ChunkMap):
+            for chunk in answer.chunks:
+                servers = [r.server for r in chunk.replicas]
+                await self._chunkservers.raise_versions(servers, chunk.handle, chunk.version)
+
+    def _now(self) -> float:
+        return self._env.clock.boottime()
+
+
+def _refusal(error: Failure) -> Refused:
+    return Refused(int(error.code), error.errno, error.message, error.detail)

@@ -1,0 +1,84 @@
+"""The commands of the replicated log that change the state. Wire ids 220 to 249.
+
+The leader decides everything that is not a function of the state (ids, times, placement) and
+writes it into the command; applying one is then the same on every master (C7). Many commands
+travel in one log entry, a `CommandBatch`. Answers: `Submitted` for `ApplyOperations`, `Done` for
+the others, or `Refused`.
+
+Membership of the masters is not here: those commands belong to `master.raft`.
+"""
+
+from __future__ import annotations
+
+from dfs.messages.metadata import Numbered
+from dfs.rpc.codec import message
+
+
+@message(220)
+class CommandBatch:
+    """One log entry: encoded commands, and the time at which the leader proposed them.
+
+    The state machine makes the time monotonic, so a leader with a slow clock does no harm.
+    """
+
+    now_ns: int  # since 1970 UTC
+    commands: tuple[bytes, ...]
+
+
+@message(221)
+class ApplyOperations:
+    """Operations of a session, each number once (C3): what `metadata.Submit` asks for.
+
+    Answers Submitted, or Refused with NO_SESSION.
+    """
+
+    session: int
+    answered_below: int
+    operations: tuple[Numbered, ...]
+
+
+@message(222)
+class BeginSession:
+    """`session` is a random number of 63 bits. Refused (UNAVAILABLE) when it is in use."""
+
+    session: int
+    client: str
+
+
+@message(223)
+class EndSession:
+    """Forget a session and its stored answers; an unknown one is fine."""
+
+    session: int
+
+
+@message(224)
+class ReapOrphans:
+    """Free these inodes, as far as they are orphans (no other is touched).
+
+    At most `max_chunks` chunks are dropped by one command, their replicas noted as deletions; an
+    inode with more of them stays an orphan for the next command.
+    """
+
+    inodes: tuple[int, ...]
+    max_chunks: int
+
+
+@message(225)
+class SetServer:
+    """Add a chunkserver to the registry, or change its address or zone."""
+
+    server: int
+    address: str
+    zone: str
+
+
+@message(226)
+class ForgetDeletions:
+    """The server has deleted its replicas of these chunks."""
+
+    server: int
+    handles: tuple[int, ...]
+
+
+Command = ApplyOperations | BeginSession | EndSession | ReapOrphans | SetServer | ForgetDeletions

@@ -1,0 +1,112 @@
+"""The leader's background duties: ended sessions, orphans, deleted replicas, unconfirmed versions.
+
+One task per master that sleeps while the master does not lead. Each pass does bounded work
+(`reap_batch`) and runs again at once while there is more. An orphan is reaped only when every
+session has said what it has open, none has it open, and it was an orphan a whole pass before, so
+that a create whose answer is still on its way cannot lose its inode.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from dfs.config import MasterLimits
+from dfs.errors import Failure
+from dfs.runtime import Env
+from master.chunkservers import Chunkservers
+from master.commands import EndSession, ForgetDeletions, ReapOrphans
+from master.raft import RaftNode
+from master.sessions import LiveSessions
+from master.state import queries
+from master.tables import Tables
+
+log = logging.getLogger(__name__)
+
+
+class Janitor:
+    """Carries out what the replicated state says is still to be done."""
+
+    def __init__(
+        self,
+        env: Env,
+        raft: RaftNode,
+        tables: Tables,
+        sessions: LiveSessions,
+        chunkservers: Chunkservers,
+        limits: MasterLimits,
+    ) -> None:
+        self._env, self._raft, self._tables = env, raft, tables
+        self._sessions, self._chunkservers, self._limits = sessions, chunkservers, limits
+        self._wake = trio.Event()
+        self._seen: frozenset[int] = frozenset()  # orphans of the pass before
+        self._reaping: frozenset[int] = frozenset()
+
+    def wake(self) -> None:
+        """There is, or may be, something to do."""
+        self._wake.set()
+
+    def is_reaping(self, inode: int) -> bool:
+        """Whether the inode is on its way out and must not be opened any more."""
+        return inode in self._reaping
+
+    async def run(self) -> None:
+        """Work for as long as this master lives."""
+        while True:
+            await self._rest()
+            while self._raft.may_read() and await self._pass():
+                pass
+
+    async def _rest(self) -> None:
+        idle = self._limits.session_ttl_s
+        if self._raft.is_leader():
+            idle = min(self._limits.reap_interval_s, self._sessions.next_expiry(self._now()) + 0.01)
+        await self._env.clock.wait(self._wake, max(idle, 0.01))
+        self._wake = trio.Event()
+
+    async def _pass(self) -> bool:
+        """One round of every duty; whether more is waiting."""
+        try:
+            await self._expire_sessions()
+            await self._chunkservers.push_pending()
+            more = await self._reap()
+            return await self._delete_replicas() or more
+        except Failure as error:
+            log.info("%s: housekeeping put off: %s", self._env.name, error)
+            return False
+
+    async def _expire_sessions(self) -> None:
+        for session in self._sessions.expired(self._now()):
+            log.warning("session %#x ended: not heard of for its time to live", session)
+            await self._raft.propose(EndSession(session))
+            self._sessions.end(session)
+
+    async def _reap(self) -> bool:
+        if not self._sessions.all_registered():
+            return False
+        batch = self._limits.reap_batch
+        orphans = queries.orphans(self._tables, batch)
+        closed = [i for i in orphans if not self._sessions.is_open(i)]
+        due = tuple(i for i in closed if i in self._seen)
+        self._seen = frozenset(closed)
+        if not due:
+            return False
+        self._reaping = frozenset(due)
+        try:
+            await self._raft.propose(ReapOrphans(due, batch))
+        finally:
+            self._reaping = frozenset()
+        return True
+
+    async def _delete_replicas(self) -> bool:
+        more = False
+        for server in self._chunkservers.alive():
+            handles = queries.deletions(self._tables, server.id, self._limits.reap_batch)
+            if handles and await self._chunkservers.delete_replicas(server.id, handles):
+                await self._raft.propose(ForgetDeletions(server.id, handles))
+                more = more or len(handles) == self._limits.reap_batch
+        return more
+
+    def _now(self) -> float:
+        return self._env.clock.boottime()

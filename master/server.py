@@ -1,0 +1,118 @@
+"""One master, put together: store, state machine, Raft node, handlers, background duties.
+
+`run` works on any `Env`, real or simulated, until it is cancelled or `stop` is set; then it hands
+over leadership before it goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+import trio
+
+from dfs.config import Master, load_key
+from dfs.errors import Code, Failure
+from dfs.rpc import Endpoint, Handlers, Identity, serve
+from dfs.runtime import Env
+from master.chunkservers import Chunkservers
+from master.clients import Clients
+from master.janitor import Janitor
+from master.operators import Operators
+from master.raft import RaftNode
+from master.sessions import LiveSessions
+from master.state import StateMachine, queries
+from master.store import Store
+from master.tables import Tables
+
+log = logging.getLogger(__name__)
+
+
+class MasterServer:
+    """All parts of one master."""
+
+    def __init__(self, env: Env, config: Master, key: bytes) -> None:
+        address = config.advertise or config.listen
+        self._env, self._config = env, config
+        self._endpoint = Endpoint(env, key, Identity("master", config.id, address), config.rpc)
+        self._store = open_store(env, config)
+        self._tables: Tables = self._store
+        self.raft = RaftNode(env, self._endpoint, config, self._store, StateMachine(self._tables))
+        self._sessions = LiveSessions(config.limits.session_ttl_s)
+        self._chunkservers = Chunkservers(
+            env, self.raft, self._tables, config.cluster, config.limits
+        )
+        self._janitor = Janitor(
+            env, self.raft, self._tables, self._sessions, self._chunkservers, config.limits
+        )
+        self.raft.on_leadership = self._leadership_changed
+
+    def handlers(self) -> Handlers:
+        config, env, raft = self._config, self._env, self.raft
+        clients = Clients(
+            env,
+            raft,
+            self._tables,
+            self._sessions,
+            self._chunkservers,
+            self._janitor,
+            config.cluster,
+            config.limits,
+        )
+        operators = Operators(env, raft, self._tables, self._chunkservers, config.cluster)
+        return {
+            **raft.handlers(),
+            **clients.handlers(),
+            **self._chunkservers.handlers(),
+            **operators.handlers(),
+        }
+
+    def _leadership_changed(self, leads: bool) -> None:
+        """Volatile knowledge belongs to one leadership; the next one learns its own."""
+        self._chunkservers.forget_all()
+        if leads:
+            now = self._env.clock.boottime()
+            self._sessions.restart(queries.sessions(self._tables), now)
+            self._janitor.wake()
+
+    async def run(
+        self,
+        stop: trio.Event,
+        *,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `stop` is set; then stop in order: leadership goes to another first."""
+        async with trio.open_nursery() as nursery:
+            listening = partial(serve, self._endpoint, self._config.listen, self.handlers())
+            address: str = await nursery.start(listening)
+            await nursery.start(self.raft.run)
+            nursery.start_soon(self._janitor.run)
+            log.info("%s: serving on %s", self._env.name, address)
+            task_status.started(address)
+            await stop.wait()
+            await self.raft.stop()
+            nursery.cancel_scope.cancel()
+        self._store.close()
+
+
+def open_store(env: Env, config: Master) -> Store:
+    """Open the state of this master. Raises Failure: DISK when damaged, CONFIG when in use."""
+    env.disk.make_directory(config.data_dir)
+    try:
+        env.disk.lock(f"{config.data_dir}/lock")
+    except OSError as error:
+        text = f"{config.data_dir} is in use by another process"
+        raise Failure(Code.CONFIG, text, errno=error.errno or 0) from None
+    return Store.open(env, f"{config.data_dir}/state.mdb", config.raft)
+
+
+async def run(
+    env: Env,
+    config: Master,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run one master until `stop` is set. Raises Failure when it cannot start."""
+    server = MasterServer(env, config, load_key(config.key_file))
+    await server.run(stop, task_status=task_status)

@@ -1,0 +1,238 @@
+"""Reading the state: pure functions over the tables, for the leader's services.
+
+Errors are `Failure` with the errno of the corresponding system call. Permissions are checked only
+where a query takes the caller; elsewhere the client's kernel has done so.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import islice
+
+import xxhash
+
+from dfs.layout import NAME_MAX_BYTES
+from dfs.messages.common import Attributes, Credentials
+from dfs.messages.metadata import ChunkMap, DirectoryEntry, DirectoryPage
+from master import tables as names
+from master.state import chunkmap, records, xattrs
+from master.state.chunkmap import server_entry as server_entry
+from master.state.records import Chunk, Counters, Inode, Session, key, key2, key_number
+from master.state.refusals import check_regular, refusal
+from master.tables import STATE_TABLES, Tables
+
+DOT_COOKIE, DOTDOT_COOKIE = 1, 2
+
+# -- inodes and directories
+
+
+def find_inode(tables: Tables, number: int) -> Inode | None:
+    """The inode's record, or None."""
+    if not 0 < number < records.NUMBER_END:
+        return None
+    stored = tables.get(names.INODES, key(number))
+    return None if stored is None else Inode.decode(number, stored)
+
+
+def inode_record(tables: Tables, number: int) -> Inode:
+    """The inode's record. Raises ENOENT."""
+    inode = find_inode(tables, number)
+    if inode is None:
+        raise refusal(errno.ENOENT, f"inode {number}")
+    return inode
+
+
+def attributes(tables: Tables, inode: int) -> Attributes:
+    """stat(2). Raises ENOENT."""
+    return inode_record(tables, inode).attributes()
+
+
+def _directory(tables: Tables, number: int) -> Inode:
+    inode = inode_record(tables, number)
+    if not stat.S_ISDIR(inode.mode):
+        raise refusal(errno.ENOTDIR, f"inode {number}")
+    return inode
+
+
+def lookup(tables: Tables, parent: int, name: bytes) -> Attributes:
+    """The attributes of a name; `.` and `..` too. Raises ENOENT, ENOTDIR, ENAMETOOLONG."""
+    directory = _directory(tables, parent)
+    if name == b".":
+        return directory.attributes()
+    if name == b"..":
+        return attributes(tables, directory.parent)
+    if len(name) > NAME_MAX_BYTES:
+        raise refusal(errno.ENAMETOOLONG, f"name of {len(name)} bytes")
+    stored = tables.get(names.DENTRIES, key(parent) + name)
+    if stored is None:
+        raise refusal(errno.ENOENT, f"name {name!r} in directory {parent}")
+    return attributes(tables, records.decode_entry(stored)[0])
+
+
+def read_directory(tables: Tables, inode: int, after_cookie: int, limit: int) -> DirectoryPage:
+    """Up to `limit` (at least 1) entries after the cookie. A removed directory has none.
+
+    Raises ENOENT, ENOTDIR.
+    """
+    directory = _directory(tables, inode)
+    if directory.nlink == 0:
+        return DirectoryPage((), True)
+    dots = _dots(tables, directory) if after_cookie < DOTDOT_COOKIE else ()
+    entries = [dot for dot in dots if dot.cookie > after_cookie][:limit]
+    after = min(max(after_cookie, DOTDOT_COOKIE), records.NUMBER_END)
+    start, end = key2(inode, after + 1), key(inode + 1)
+    room = max(limit, 1) - len(entries)
+    found = list(islice(tables.scan(names.DIRINDEX, start, end), room + 1))
+    for index_key, value in found[:room]:
+        number, name = records.decode_index(value)
+        entries.append(DirectoryEntry(name, key_number(index_key, 8), attributes(tables, number)))
+    return DirectoryPage(tuple(entries), len(found) <= room)
+
+
+def _dots(tables: Tables, directory: Inode) -> tuple[DirectoryEntry, DirectoryEntry]:
+    parent = inode_record(tables, directory.parent)
+    return (
+        DirectoryEntry(b".", DOT_COOKIE, directory.attributes()),
+        DirectoryEntry(b"..", DOTDOT_COOKIE, parent.attributes()),
+    )
+
+
+def read_link(tables: Tables, inode: int) -> bytes:
+    """readlink(2). Raises ENOENT, EINVAL."""
+    stored = tables.get(names.SYMLINKS, key(inode_record(tables, inode).number))
+    if stored is None:
+        raise refusal(errno.EINVAL, f"inode {inode} is no symlink")
+    return records.decode_blob(stored)
+
+
+def get_xattr(tables: Tables, inode: int, name: bytes, caller: Credentials) -> bytes:
+    """getxattr(2). Raises ENOENT, ENODATA, EACCES, EOPNOTSUPP, ERANGE (the name's length)."""
+    xattrs.check_name_length(name)
+    record = inode_record(tables, inode)
+    xattrs.check_may_read(record, name, caller)
+    value = xattrs.find(tables, record, name)
+    if value is None:
+        raise refusal(errno.ENODATA, f"attribute {name!r} of inode {inode}")
+    return value
+
+
+def list_xattrs(tables: Tables, inode: int, caller: Credentials) -> tuple[bytes, ...]:
+    """listxattr(2): the names that the caller may know of, sorted. Raises ENOENT."""
+    if not inode_record(tables, inode).xattr_names_bytes:
+        return ()
+    found = (k[8:] for k, _ in tables.scan(names.XATTRS, *records.range_of(inode)))
+    return tuple(name for name in found if xattrs.is_visible(name, caller))
+
+
+# -- chunks
+
+
+def chunk_map(tables: Tables, inode: int, first_index: int, count: int) -> ChunkMap:
+    """The chunks that exist in the range. Raises ENOENT, EISDIR, EINVAL (no regular file)."""
+    record = inode_record(tables, inode)
+    check_regular(record)
+    return chunkmap.describe(tables, record, first_index, count)
+
+
+def chunk_by_handle(tables: Tables, handle: int) -> tuple[int, int, Chunk] | None:
+    """(inode, index, chunk), or None. Also of a chunk that is cut off and not yet reaped."""
+    if not 0 < handle < records.NUMBER_END:
+        return None
+    stored = tables.get(names.HANDLES, key(handle))
+    if stored is None:
+        return None
+    inode, index = records.decode_handle(stored)
+    value = tables.get(names.CHUNKS, key2(inode, index))
+    return None if value is None else (inode, index, Chunk.decode(value))
+
+
+def replica_version(tables: Tables, handle: int, server: int) -> int | None:
+    """The version that the server's replica of the chunk should have; None: it should have none."""
+    found = chunk_by_handle(tables, handle)
+    if found is None or server not in found[2].servers:
+        return None
+    return found[2].version
+
+
+def under_replicated(tables: Tables, alive: Collection[int], copies: int | None = None) -> int:
+    """How many chunks have fewer replicas on those servers than they should.
+
+    They should have `copies`, or by default as many as they were allocated with. Costs as much as
+    there are different replica sets, not chunks.
+    """
+    lacking, living = 0, frozenset(alive)
+    for set_key, value in tables.scan(names.REPLICA_SETS):
+        wanted, servers = records.decode_replica_set_key(set_key)
+        if sum(server in living for server in servers) < (copies or wanted):
+            lacking += records.decode_number(value)
+    return lacking
+
+
+# -- bookkeeping
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Numbers of records. `inodes` and `chunks` include what is still to be reaped."""
+
+    inodes: int
+    chunks: int
+    sessions: int
+
+
+def counts(tables: Tables) -> Counts:
+    """The counters that the state keeps."""
+    stored = tables.get(names.COUNTERS, records.COUNTERS_KEY)
+    if stored is None:
+        return Counts(0, 0, 0)
+    counters = Counters.decode(stored)
+    return Counts(counters.inodes, counters.chunks, counters.sessions)
+
+
+def sessions(tables: Tables) -> tuple[int, ...]:
+    """The sessions' numbers."""
+    return tuple(key_number(k) for k, _ in tables.scan(names.SESSIONS))
+
+
+def session(tables: Tables, number: int) -> Session | None:
+    """One session, or None."""
+    if not 0 < number < records.NUMBER_END:
+        return None
+    stored = tables.get(names.SESSIONS, key(number))
+    return None if stored is None else Session.decode(number, stored)
+
+
+def orphans(tables: Tables, limit: int, after: int = 0) -> tuple[int, ...]:
+    """Up to `limit` orphans with a number above `after`, rising."""
+    found = tables.scan(names.ORPHANS, key(after + 1))
+    return tuple(key_number(k) for k, _ in islice(found, limit))
+
+
+def deletions(tables: Tables, server: int, limit: int) -> tuple[int, ...]:
+    """Up to `limit` chunks whose replicas the server should delete."""
+    if not 0 <= server < records.SERVER_END:
+        return ()
+    found = tables.scan(names.DELETIONS, *records.range_of(server))
+    return tuple(key_number(k, 8) for k, _ in islice(found, limit))
+
+
+def servers(tables: Tables) -> tuple[tuple[int, str, str], ...]:
+    """(id, address, zone) of every registered chunkserver, by id."""
+    return tuple(
+        (key_number(k), *records.decode_server(value)) for k, value in tables.scan(names.SERVERS)
+    )
+
+
+def state_digest(tables: Tables) -> str:
+    """xxh3_128 over every key and value of every table, in order, lengths included; as hex."""
+    digest = xxhash.xxh3_128()
+    for table in STATE_TABLES:
+        digest.update(table.encode() + b"\0")
+        for k, value in tables.scan(table):
+            digest.update(key2(len(k), len(value)))
+            digest.update(k)
+            digest.update(value)
+    return str(digest.hexdigest())

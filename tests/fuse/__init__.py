@@ -1,0 +1,1 @@
+"""Tests of the mount: handlers without a kernel, then real mounts."""

@@ -1,0 +1,91 @@
+"""Mount processes for tests: started, watched, and never left behind.
+
+A mount whose process hangs would leave callers that not even SIGKILL ends, so whatever a test did,
+`ended` unmounts, kills the process by its pid and aborts the kernel's connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from dfs.errors import Failure
+from fuse import mountpoints
+
+END_TIMEOUT_S = 30.0
+
+
+class MountProcess:
+    """`python -m tests.fuse.memory_mount MOUNTPOINT`, until `ended`."""
+
+    def __init__(self, mountpoint: Path, log: IO[str]) -> None:
+        self.mountpoint = mountpoint
+        command = [sys.executable, "-m", "tests.fuse.memory_mount", str(mountpoint)]
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_ready(self) -> None:
+        line = self._read_line()
+        assert line == "ready", f"the mount process said {line!r}"
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait_end(self) -> tuple[int, str]:
+        """Its exit code and the rest of what it said."""
+        rest, _ = self._process.communicate(timeout=END_TIMEOUT_S)
+        return self._process.returncode, rest.strip()
+
+    def _read_line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def end(self) -> None:
+        """Leave nothing behind, in whatever state it is."""
+        mounted = mountpoints.mounted_at(str(self.mountpoint))
+        while mountpoints.mounted_at(str(self.mountpoint)):
+            mountpoints.unmount(str(self.mountpoint), lazy=True)
+        try:
+            self._process.communicate(timeout=END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            if mounted:
+                with contextlib.suppress(OSError):
+                    mountpoints.abort_connection(mounted.device)
+            self._process.communicate()
+
+
+@contextlib.contextmanager
+def mount_process(mountpoint: Path, log_path: Path) -> Iterator[MountProcess]:
+    """A running memory mount at that directory."""
+    mountpoint.mkdir(exist_ok=True)
+    with log_path.open("a") as log:
+        process = MountProcess(mountpoint, log)
+        try:
+            process.wait_ready()
+            yield process
+        finally:
+            process.end()
+
+
+def is_mounted(path: Path) -> bool:
+    return mountpoints.mounted_at(str(path)) is not None
+
+
+def unmount(path: Path) -> None:
+    """Unmount in the ordinary way; the test fails when the mount is in use."""
+    try:
+        mountpoints.unmount(str(path), lazy=False)
+    except Failure as failure:
+        raise AssertionError(f"{failure.message}; open: {os.listdir('/proc/self/fd')}") from failure

@@ -1,0 +1,1 @@
+"""Tests of the cluster on this machine: pure parts, then real processes and mounts."""
