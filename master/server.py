@@ -36,14 +36,14 @@ class MasterServer:
         self._env, self._config = env, config
         self._endpoint = Endpoint(env, key, Identity("master", config.id, address), config.rpc)
         self._store = open_store(env, config)
-        self._tables: Tables = self._store
-        self.raft = RaftNode(env, self._endpoint, config, self._store, StateMachine(self._tables))
+        self.tables: Tables = self._store
+        self.raft = RaftNode(env, self._endpoint, config, self._store, StateMachine(self.tables))
         self._sessions = LiveSessions(config.limits.session_ttl_s)
         self._chunkservers = Chunkservers(
-            env, self.raft, self._tables, config.cluster, config.limits
+            env, self.raft, self.tables, config.cluster, config.limits
         )
         self._janitor = Janitor(
-            env, self.raft, self._tables, self._sessions, self._chunkservers, config.limits
+            env, self.raft, self.tables, self._sessions, self._chunkservers, config.limits
         )
         self.raft.on_leadership = self._leadership_changed
 
@@ -52,14 +52,14 @@ class MasterServer:
         clients = Clients(
             env,
             raft,
-            self._tables,
+            self.tables,
             self._sessions,
             self._chunkservers,
             self._janitor,
             config.cluster,
             config.limits,
         )
-        operators = Operators(env, raft, self._tables, self._chunkservers, config.cluster)
+        operators = Operators(env, raft, self.tables, self._chunkservers, config.cluster)
         return {
             **raft.handlers(),
             **clients.handlers(),
@@ -72,7 +72,7 @@ class MasterServer:
         self._chunkservers.forget_all()
         if leads:
             now = self._env.clock.boottime()
-            self._sessions.restart(queries.sessions(self._tables), now)
+            self._sessions.restart(queries.sessions(self.tables), now)
             self._janitor.wake()
 
     async def run(

@@ -276,22 +276,24 @@ async def open_client(
     """
     key = configuration.load_key(config.key_file)
     endpoint = Endpoint(env, key, Identity("client", 0, ""), config.rpc)
-    raised: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        client = _assemble(env, config, Pool(endpoint, nursery), nursery, description)
-        services = client._services
-        try:
-            await services.session.open(nursery)
-            nursery.start_soon(services.session.keep)
-            nursery.start_soon(services.aging.run)
-            yield client
-        except BaseException as error:
-            raised = error  # raised again outside, so that no exception group hides it
-        with trio.CancelScope(shield=True):
-            await _end(env, client, services)
-        nursery.cancel_scope.cancel()
-    if raised is not None:
-        raise raised
+    try:
+        async with trio.open_nursery() as nursery:
+            client = _assemble(env, config, Pool(endpoint, nursery), nursery, description)
+            services = client._services
+            try:
+                await services.session.open(nursery)
+                nursery.start_soon(services.session.keep)
+                nursery.start_soon(services.aging.run)
+                yield client
+            finally:
+                with trio.CancelScope(shield=True):
+                    await _end(env, client, services)
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        alone = group.exceptions[0]  # what the user's own block raised, mostly
+        raise alone from alone.__cause__
 
 
 def _assemble(

@@ -70,7 +70,7 @@ class Service:
             if hasattr(result, "__await__"):
                 self._start(request_id, message, result, buffer)
             else:
-                self._answer(request_id, message, result, buffer)
+                self._answer(request_id, result, buffer)
         except Failure as failure:
             self._refuse(request_id, failure, buffer)
         except Exception:  # noqa: BLE001  a handler's bug must not end the connection
@@ -127,7 +127,7 @@ class Service:
             with scope:
                 result = await work
                 answered = True
-                self._answer(request_id, message, result, buffer)
+                self._answer(request_id, result, buffer)
         except Failure as failure:
             answered = True
             self._refuse(request_id, failure, buffer)
@@ -139,13 +139,9 @@ class Service:
             if not answered:
                 self.release(buffer)
 
-    def _answer(
-        self, request_id: int, message: object, result: object, buffer: bytearray | None
-    ) -> None:
+    def _answer(self, request_id: int, result: object, buffer: bytearray | None) -> None:
         if request_id == NOTICE_ID:
-            if result is not None:
-                log.error("%s: the notice %s was answered", self._name, type(message).__name__)
-            self.release(buffer)
+            self.release(buffer)  # whatever the handler answers, nobody waits for it
             return
         reply = result if type(result) is Reply else Reply(result)
         on_sent = reply.on_sent
@@ -167,7 +163,7 @@ class Service:
             self._connection.send_failure(request_id, failure)
         else:
             peer = self._connection.name
-            log.warning("%s: a notice of %s failed: %s", self._name, peer, failure.message)
+            log.info("%s: a notice of %s failed: %s", self._name, peer, failure.message)
 
     def _bug(self, message: object) -> Failure:
         """Log the exception being handled; what the peer is told."""

@@ -15,6 +15,7 @@ import argparse
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from dfs.checksums import piece_checksums
 from dfs.config import Rpc
 from dfs.layout import CHUNK_BYTES
 from dfs.messages.chunks import WriteChunk
+from dfs.messages.common import Done
 from dfs.rpc import Endpoint, Identity, Pool
 from dfs.runtime.real import RealEnv
 
@@ -54,7 +56,7 @@ class Figures:
 def servers(root: Path, inline_below_s: float) -> Iterator[tuple[list[str], list[int]]]:
     """Three chunkserver processes; their addresses and process ids."""
     (root / "key").write_text(KEY)
-    addresses = [f"127.0.0.1:{port}" for port in (29101, 29102, 29103)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]
     processes = [_start(root, i, address, inline_below_s) for i, address in enumerate(addresses, 1)]
     try:
         yield addresses, [p.pid for p in processes]
@@ -62,6 +64,14 @@ def servers(root: Path, inline_below_s: float) -> Iterator[tuple[list[str], list
         for process in processes:
             process.kill()
             process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 def _start(root: Path, number: int, address: str, inline_below_s: float) -> subprocess.Popen[bytes]:
@@ -121,7 +131,8 @@ async def _send(
 ) -> None:
     sums = piece_checksums(data, offset)
     message = WriteChunk(handle, 1, 0, offset, sums, tuple(chain[1:]), create=True)
-    await pool.call(chain[0], message, (data,), timeout_s=60)
+    answer = await pool.call(chain[0], message, (data,), timeout_s=60)
+    assert answer.message == Done()
     window.release_on_behalf_of(slot)
 
 
@@ -190,7 +201,9 @@ def main() -> None:
     arguments = parser.parse_args()
     total = int(arguments.gib * (1 << 30))
     packets = [int(size) << 10 for size in arguments.packets.split(",")]
-    print("| rim | packet | MB/s | CPU s per GiB | 4 KiB write p50 / p99 µs |\n|---|---|---|---|---|")
+    print(
+        "| rim | packet | MB/s | CPU s per GiB | 4 KiB write p50 / p99 µs |\n|---|---|---|---|---|"
+    )
     for rim in arguments.rims.split(","):
         for packet in packets:
             root = Path(tempfile.mkdtemp(prefix="dfs-chain-", dir=arguments.dir))

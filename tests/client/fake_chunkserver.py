@@ -1,4 +1,4 @@
-"""A chunkserver in memory: the protocol of `dfs.messages.chunks` over real RPC, and faults to order.
+"""A chunkserver in memory: `dfs.messages.chunks` over real RPC, and faults to order.
 
 Keeps what is synced apart from what is written, so that a test can tell them.
 """
@@ -6,7 +6,7 @@ Keeps what is synced apart from what is written, so that a test can tell them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
@@ -24,16 +24,20 @@ from dfs.messages.chunks import (
 )
 from dfs.messages.common import Done
 from dfs.rpc import Endpoint, Handlers, Pool, Reply, Request, serve
+from tests.client.sparse import SparseBytes
 
 LINK_TIMEOUT_S = 2.5
+
+
+ChainRequest = WriteChunk | SyncChunk | CutChunk
 
 
 @dataclass
 class FakeReplica:
     version: int
     generation: int
-    data: bytearray = field(default_factory=bytearray)
-    synced: bytes = b""
+    data: SparseBytes = field(default_factory=SparseBytes)
+    synced: SparseBytes = field(default_factory=SparseBytes)
 
 
 Fault = Callable[[object], Failure | None]
@@ -75,7 +79,7 @@ class FakeChunkserver:
         }
 
     def _entering(self, handle: Callable[[Request], Any]) -> Callable[[Request], Any]:
-        async def enter(request: Request) -> Any:
+        async def enter(request: Request) -> object:
             self.requests.append(request.message)
             if self.hang:
                 await trio.sleep_forever()
@@ -106,20 +110,17 @@ class FakeChunkserver:
         replica = self._find(message.handle, message.version)
         if replica.generation != message.generation:
             raise Failure(Code.STALE_VERSION, "another generation", detail=self.address)
-        end = message.offset + len(data)
-        if len(replica.data) < end:
-            replica.data.extend(bytes(end - len(replica.data)))
-        replica.data[message.offset : end] = data
+        replica.data.write(message.offset, data)
         await self._forward(message, (data,))
         if message.sync:
-            replica.synced = bytes(replica.data)
+            replica.synced = replica.data.copy()
         return Done()
 
     async def _sync(self, request: Request) -> Done:
         message: SyncChunk = request.message
         replica = self._find(message.handle, message.version)
         await self._forward(message, ())
-        replica.synced = bytes(replica.data)
+        replica.synced = replica.data.copy()
         return Done()
 
     async def _cut(self, request: Request) -> Done:
@@ -127,20 +128,15 @@ class FakeChunkserver:
         replica = self._find(message.handle, message.version)
         if replica.generation < message.generation:
             replica.generation = message.generation
-            del replica.data[message.length_bytes :]
+            replica.data.truncate(min(replica.data.size, message.length_bytes))
         await self._forward(message, ())
         return Done()
 
-    async def _forward(self, message: Any, payload: tuple[bytes, ...]) -> None:
+    async def _forward(self, message: ChainRequest, payload: tuple[bytes, ...]) -> None:
         if not message.chain:
             return
         assert self._pool is not None
-        onward = type(message)(
-            *(
-                message.chain[1:] if name == "chain" else getattr(message, name)
-                for name in message.__slots__
-            )
-        )
+        onward = replace(message, chain=message.chain[1:])
         link = message.chain[0]
         try:
             # The nearer link gives up first, so that the right one is blamed.
@@ -154,7 +150,7 @@ class FakeChunkserver:
     async def _read(self, request: Request) -> Reply:
         message: ReadChunk = request.message
         replica = self._find(message.handle, message.version)
-        data = bytes(replica.data[message.offset : message.offset + message.length_bytes])
+        data = replica.data.read(message.offset, message.length_bytes)
         sums = piece_checksums(data, message.offset)
         if self.corrupt_reads and data:
             data = bytes([data[0] ^ 1]) + data[1:]
@@ -164,5 +160,5 @@ class FakeChunkserver:
         replica = self.replicas.get(request.message.handle)
         if replica is None:
             raise Failure(Code.NO_REPLICA, "none here")
-        length = len(replica.data)
+        length = replica.data.size
         return ReplicaInfo(request.message.handle, replica.version, replica.generation, length, 0)

@@ -61,7 +61,7 @@ class FakeMasters:
         self.requests: list[object] = []
         self.next_session = 0x1000
 
-    def apply(self, command: object) -> Any:
+    def apply(self, command: object) -> object:
         batch = CommandBatch(self._env.clock.wall_ns(), (encode(command),))
         return self.machine.apply(encode(batch))[0]
 
@@ -89,7 +89,7 @@ class FakeMasters:
         }
 
         def guarded(answer: Callable[[Any], Any]) -> Callable[[Request], Any]:
-            async def handle(request: Request) -> Any:
+            async def handle(request: Request) -> object:
                 self._must_lead(me)
                 self.requests.append(request.message)
                 if self.before:

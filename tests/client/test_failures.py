@@ -416,13 +416,12 @@ def test_without_a_good_replica_a_read_is_eio(key_file: str, expected_logs: Expe
             assert bytes(await file.read(0, 4)) == b"data"
             for server in s.servers:
                 server.replicas.clear()
-            again = await client.open_file(file.inode, ROOT, write=False)
+            await file.close()
+        async with s.client("client-2") as client:
+            file = await client.open_file(file.inode, ROOT, write=False)
             with pytest.raises(Failure) as caught:
-                for _ in range(2):
-                    client._services.cache.drop(file.inode)
-                    await again.read(0, 4)
+                await file.read(0, 4)
             assert caught.value.errno == errno.EIO
-            await again.close()
             await file.close()
 
     play(key_file, scene)
@@ -527,5 +526,28 @@ def test_reads_are_spread_over_the_replicas(key_file: str) -> None:
                 await again.close()
         for server in s.servers:
             assert any(isinstance(m, ReadChunk) for m in server.requests)
+
+    play(key_file, scene)
+
+
+def test_what_the_users_block_raises_is_not_wrapped(key_file: str) -> None:
+    async def scene(s: Scene) -> None:
+        async with s.client() as client:
+            await client.lookup(client.root_inode, b"absent")
+
+    with pytest.raises(Failure) as caught:
+        play(key_file, scene)
+    assert caught.value.errno == errno.ENOENT
+
+
+def test_without_masters_opening_fails_in_time(key_file: str) -> None:
+    limits = ClientLimits(retry_for_s=5)
+
+    async def scene(s: Scene) -> None:
+        s.masters.change_leader(-1)
+        with pytest.raises(Failure) as caught:
+            async with s.client(limits=limits):
+                pytest.fail("there is no leader")
+        assert caught.value.errno == errno.EIO
 
     play(key_file, scene)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -19,15 +20,18 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def mount_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def mount_root() -> Iterator[Path]:
     """The top of a mount that lives as long as the test run."""
     given = os.environ.get(GIVEN_MOUNT)
     if given:
         yield Path(given)
         return
-    base = tmp_path_factory.mktemp("mount")
-    with mount_process(base / "root", base / "log"):
-        yield base / "root"
+    # Not pytest's own temporary directory, which keeps other users out.
+    with tempfile.TemporaryDirectory(prefix="dfs-mount-", ignore_cleanup_errors=True) as name:
+        base = Path(name)
+        base.chmod(0o755)
+        with mount_process(base / "root", base / "log"):
+            yield base / "root"
 
 
 @pytest.fixture
@@ -35,5 +39,6 @@ def mounted(mount_root: Path) -> Iterator[Path]:
     """An empty directory on the mount, the test's own."""
     directory = mount_root / f"test-{os.getpid()}-{next(_numbers)}"
     directory.mkdir()
+    directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)

@@ -73,7 +73,7 @@ class Meeting:
     address: str
     nursery: trio.Nursery
     accepted: list[Connection] = field(default_factory=list)
-    ended: list[Connection] = field(default_factory=list)
+    left: trio.Event = field(default_factory=trio.Event)  # the first one has been disconnected
 
     async def connect(
         self, handlers: Handlers | None = None, limits: Rpc = LIMITS, key: bytes = KEY
@@ -104,7 +104,7 @@ async def meeting(stage: Stage, handlers: Handlers, limits: Rpc = LIMITS) -> Asy
             "127.0.0.1:0",
             handlers,
             on_connect=met.accepted.append,
-            on_disconnect=met.ended.append,
+            on_disconnect=lambda _: met.left.set(),
         )
         met.address = await nursery.start(server)
         yield met

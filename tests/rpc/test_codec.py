@@ -73,12 +73,12 @@ def test_every_message_survives_the_wire(cls: type) -> None:
 
 
 def decodes_or_refuses(data: bytes) -> None:
+    """Fails on any exception but a Failure."""
     try:
         decoded = codec.decode(data)
     except Failure as failure:
-        assert failure.code is Code.BAD_MESSAGE
-    else:
-        assert type(decoded) in CLASSES
+        decoded = failure
+    assert type(decoded) in CLASSES or decoded.code is Code.BAD_MESSAGE
 
 
 @given(st.binary(max_size=300))
@@ -134,14 +134,14 @@ def test_a_required_field_must_be_there() -> None:
 
 @pytest.mark.parametrize("wrong", [True, 5.0, "5", b"5", None, [5]])
 def test_a_value_of_another_type_is_refused(wrong: object) -> None:
-    with pytest.raises(Failure, match="Lookup.parent"):
+    with pytest.raises(Failure, match=r"Lookup\.parent"):
         codec.decode(msgpack.packb([codec.wire_id_of(Lookup), wrong, b"name"]))
 
 
 def test_none_fits_only_where_it_may_stand() -> None:
     changes = SetAttributes(1, Credentials(0, 0), mode=None, uid=3)
     assert codec.decode(codec.encode(changes)) == changes
-    with pytest.raises(Failure, match="Lookup.name"):
+    with pytest.raises(Failure, match=r"Lookup\.name"):
         codec.decode(msgpack.packb([codec.wire_id_of(Lookup), 1, None]))
 
 
