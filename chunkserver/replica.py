@@ -76,6 +76,7 @@ class Replica:
         self._dirty = bool(header.intent)  # anything written since the last `begin_sync`
         self.length_bytes = header.length_bytes
         self.broken = False
+        self.pins = 0  # who uses the file beside the one caller: syncs, `warm`; see `store`
         self.settled_blocks = 0  # how many checksums opening had to compute anew
 
     # -- making and opening
@@ -187,6 +188,13 @@ class Replica:
             edge_end = min(end, start + BLOCK_BYTES)
             self._edge(view, packed, start, first, offset, edge_end)
         return view[offset - start : end - start], bytes(packed)
+
+    def warm(self, offset: int, length_bytes: int) -> None:
+        """Wait until the disk has brought a range; the next read finds it in the page cache."""
+        start = offset // BLOCK_BYTES * BLOCK_BYTES
+        stop = min(layout.block_count(offset + length_bytes) * BLOCK_BYTES, CHUNK_BYTES)
+        if stop > start:
+            self._file.pread_into(memoryview(bytearray(stop - start)), DATA_OFFSET + start)
 
     def _fill(self, view: memoryview, start: int, cached: bool) -> bool:
         position = DATA_OFFSET + start

@@ -213,15 +213,17 @@ class Service:
             answer = self._store.run_inline(entry, replica, work)
             if answer is not None:
                 return _reply(answer)
-        return self._read_from_disk(message)
+        return self._read_from_disk(message, entry)
 
-    async def _read_from_disk(self, message: ReadChunk) -> Reply:
+    async def _read_from_disk(self, message: ReadChunk, entry: Entry) -> Reply:
+        """Wait for the disk without the turn, then read from the page cache under it."""
+        warmed = await self._store.warm(entry, message.offset, message.length_bytes)
         turn = self._store.turns.enter(message.handle)
         try:
             await turn.wait()
             entry = self._with_version(message.handle, message.version)
             work = partial(_read, message.offset, message.length_bytes)
-            return _reply(await self._store.run(entry, work, waits=True))
+            return _reply(await self._store.run(entry, work, waits=not warmed))
         finally:
             turn.leave()
 

@@ -47,7 +47,6 @@ class Entry:
     generation: int
     length_bytes: int
     replica: Replica | None = None
-    pins: int = 0  # syncs that use the open file without holding the turn
     settled: bool = False  # this process has settled it, or made it
 
     def state(self) -> ReplicaState:
@@ -188,6 +187,24 @@ class Store:
         except Failure as error:
             raise self._named(error) from None
 
+    async def warm(self, entry: Entry, offset: int, length_bytes: int) -> bool:
+        """Bring a range into the page cache; needs no turn, since nothing is made of the bytes.
+
+        False when the replica is not open.
+        """
+        replica = entry.replica
+        if replica is None:
+            return False
+        replica.pins += 1
+        try:
+            work = partial(replica.warm, offset, length_bytes)
+            await entry.directory.lane.run(work, waits=True)
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+        finally:
+            self._unpin(entry, replica)
+        return True
+
     async def change(self, entry: Entry, work: Callable[[Replica], None]) -> None:
         """Do work that writes. Raises Failure DISK EROFS on a disk gone read-only."""
         entry.directory.must_be_writable()
@@ -250,9 +267,7 @@ class Store:
         except OSError as error:
             raise entry.directory.failure(error) from None
         finally:
-            entry.pins -= 1
-            if entry.replica is not replica and not entry.pins:
-                replica.close()
+            self._unpin(entry, replica)
         await self._end_sync(entry, replica, number)
 
     async def _begin_sync(self, handle: int) -> tuple[Replica, int]:
@@ -269,7 +284,7 @@ class Store:
                     self._unsynced[handle] = since
                 raise
             assert entry.replica is not None
-            entry.pins += 1
+            entry.replica.pins += 1
             return entry.replica, number
         finally:
             turn.leave()
@@ -311,7 +326,8 @@ class Store:
         excess = len(self._open) - self._limits.max_open_replicas
         for handle in list(self._open)[: 2 * excess] if excess > 0 else ():
             idle = self._index[handle]
-            if not idle.pins and not self.turns.busy(handle):
+            pinned = idle.replica is not None and idle.replica.pins
+            if not pinned and not self.turns.busy(handle):
                 self._close(idle)
 
     def _note(self, entry: Entry, replica: Replica) -> None:
@@ -324,7 +340,12 @@ class Store:
     def _close(self, entry: Entry) -> None:
         replica, entry.replica = entry.replica, None
         self._open.pop(entry.handle, None)
-        if replica is not None and not entry.pins:
+        if replica is not None and not replica.pins:
+            replica.close()
+
+    def _unpin(self, entry: Entry, replica: Replica) -> None:
+        replica.pins -= 1
+        if entry.replica is not replica and not replica.pins:
             replica.close()
 
     def _mark_unsynced(self, handle: int) -> None:

@@ -69,6 +69,7 @@ class Rpc:
     probe_timeout_s: float = 3.0  # its time to answer; then the connection counts as dead
     retry_first_s: float = 0.02  # the first backoff at most; doubles up to:
     retry_max_s: float = 1.0
+    max_handshakes: int = 64  # not yet proven at a time; the oldest is refused for a newcomer
 
 
 @dataclass(frozen=True)
@@ -174,12 +175,15 @@ class ClientLimits:
     read_ahead_bytes: int = 8 << 20  # per open file
     cache_bytes: int = 128 << 20  # read-ahead data kept, per mount
     metadata_timeout_s: float = 2.0  # one attempt
-    data_timeout_s: float = 3.0  # one attempt
+    data_timeout_s: float = 2.75  # a server's silence; longer than a chain's timeouts (C6: 3 s)
+    slow_timeout_s: float = 15.0  # one write to a server that is not silent
     retry_for_s: float = 60.0  # then the call fails with EIO
     max_in_flight: int = 64  # packets per file; operations in one Submit
     submits_in_flight: int = 4  # batches of operations sent and not yet answered
     submit_bytes: int = 256 << 10  # operations in one batch; below the masters' max_command_bytes
     sequence_window: int = 1024  # span of operation numbers with an answer still due
+    probe_timeout_s: float = 0.25  # for a server that has just failed to show that it is there
+    leader_search_s: float = 0.25  # between two attempts to find the leader, at most
     read_timeout_s: float = 1.5  # one replica's time to answer while there are others to ask
     write_behind_s: float = 2.0  # age at which written data goes out without a flush
     avoid_server_s: float = 10.0  # for how long a server that failed is asked last

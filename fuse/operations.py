@@ -29,7 +29,7 @@ from pyfuse3 import FileHandleT, FileNameT, FlagT, InodeT, ModeT, XAttrNameT
 
 from dfs.errors import Code, Failure
 from dfs.layout import NAME_MAX_BYTES
-from dfs.messages.common import Attributes, Credentials
+from dfs.messages.common import ROOT, Attributes, Credentials
 from dfs.messages.metadata import Answer
 from dfs.messages.operations import (
     Create,
@@ -70,6 +70,7 @@ C = TypeVar(
     | RemoveXattr,
 )
 STACKTRACE_NAME = b"fuse_stacktrace"
+SET_ID_BITS = stat.S_ISUID | stat.S_ISGID
 CREATE_ATTEMPTS = 8  # a name may come and go between two requests, but not for ever
 
 
@@ -355,10 +356,31 @@ class Operations(pyfuse3.Operations):
         except Failure as failure:
             if ctx.uid == 0 or not callers.is_refusal(failure):
                 raise
-            again = _as_the_kernel_checked(operation, ctx)
+            again = await self._as_the_kernel_checked(operation, ctx)
             if again == operation:
                 raise
         return await self._backend.set_attributes(again)
+
+    async def _as_the_kernel_checked(self, operation: SetAttributes, ctx: Ctx) -> SetAttributes:
+        """The same as the kernel meant it, for a caller whom the master found not permitted.
+
+        The kernel has checked before it asked, and with more than pyfuse3 passes on. So of a caller
+        who is not the owner, times are "now" (which whoever may write may set), and a mode that
+        lacks nothing but set-id bits is the kernel's own doing, on account of a write.
+        """
+        caller = callers.full_caller_of(ctx)
+        if operation.mode is not None:
+            current = stat.S_IMODE((await self._backend.attributes(operation.inode)).mode)
+            if operation.mode in (current & ~SET_ID_BITS, current & ~stat.S_ISUID):
+                caller = ROOT
+        return replace(
+            operation,
+            caller=caller,
+            atime_ns=None,
+            mtime_ns=None,
+            atime_now=operation.atime_ns is not None,
+            mtime_now=operation.mtime_ns is not None,
+        )
 
     async def _create_or_none(self, operation: Create, flags: int, ctx: Ctx) -> BackendFile | None:
         """The new file, open; None when the name exists and the caller can do with that."""
@@ -446,11 +468,12 @@ def _changes(
     ctx: Ctx,
 ) -> SetAttributes:
     """What the kernel wants changed."""
-    mode = stat.S_IMODE(attr.st_mode) if fields.update_mode else None
+    # Along with a size the kernel sends what the master does by itself: times as of now, and a mode
+    # without its set-id bits.
+    only_size = fields.update_size
+    mode = stat.S_IMODE(attr.st_mode) if fields.update_mode and not only_size else None
     gid = attr.st_gid if fields.update_gid else None
     full = callers.needs_groups(ctx, mode, gid)
-    # Along with a size the kernel sends the times as of now, which the master sets by itself.
-    times = not fields.update_size
     return SetAttributes(
         inode,
         callers.full_caller_of(ctx) if full else callers.caller_of(ctx),
@@ -458,23 +481,7 @@ def _changes(
         uid=attr.st_uid if fields.update_uid else None,
         gid=gid,
         size_bytes=attr.st_size if fields.update_size else None,
-        atime_ns=attr.st_atime_ns if fields.update_atime and times else None,
-        mtime_ns=attr.st_mtime_ns if fields.update_mtime and times else None,
+        atime_ns=attr.st_atime_ns if fields.update_atime and not only_size else None,
+        mtime_ns=attr.st_mtime_ns if fields.update_mtime and not only_size else None,
         through_handle=through_handle,
-    )
-
-
-def _as_the_kernel_checked(operation: SetAttributes, ctx: Ctx) -> SetAttributes:
-    """The same with the caller's groups, and times as "now".
-
-    Who may write a file may set its times to now, but not to anything else. pyfuse3 does not tell
-    the two apart; the kernel does, and what of a caller who is not the owner it let pass is now.
-    """
-    return replace(
-        operation,
-        caller=callers.full_caller_of(ctx),
-        atime_ns=None,
-        mtime_ns=None,
-        atime_now=operation.atime_ns is not None,
-        mtime_now=operation.mtime_ns is not None,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 
 import click
 
@@ -35,7 +34,7 @@ async def pour_out(
     session: Session, paths: list[bytes], progress: Progress, outcome: Outcome
 ) -> None:
     """The files' bytes to standard output."""
-    sink = StandardOutput(session.env, sys.stdout.fileno())
+    sink = StandardOutput(session.env)
     for path in paths:
         try:
             await _pour_file(session, path, sink, progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 
 import click
 
@@ -56,7 +55,7 @@ async def put(
         transfer = Transfer(local, cluster, manner.bounded(session.settings), progress, outcome)
         if sources == (STANDARD,):
             progress.begin(b"standard input", 0)
-            source = StandardInput(session.env, sys.stdin.fileno())
+            source = StandardInput(session.env)
             await transfer.pour(source, into, stat.S_IMODE(0o666), like=None)
         else:
             await transfer.copy_all([os.fsencode(source) for source in sources], into)

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 import trio
 
 from dfs import config
+from dfs.cli import output
 from dfs.cli.outcome import Outcome
 from dfs.cli.progress import Progress
 from dfs.cli.sides import Node, Side, Source, Target
 from dfs.cli.tree import base_name
-from dfs.errors import Failure, os_failure
+from dfs.errors import Code, Failure
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Transfer:
     async def _must_not_contain(self, top: Node, destination: bytes) -> None:
         """Refuse to copy a directory into itself, which would never end."""
         if self._origin is self._goal and await self._goal.lies_within(destination, top):
-            text = f"{os.fsdecode(top.path)} cannot be copied into itself"
-            raise os_failure(errno.EINVAL, text)
+            text = f"{output.quoted(top.path)} cannot be copied into itself"
+            raise Failure(Code.ERRNO, text, errno=errno.EINVAL)
 
     async def _make_directory(self, directory: Node, path: bytes) -> None:
         found = await self._goal.find(path)
@@ -147,21 +148,28 @@ class Transfer:
             await self._goal.take_over(path, node)
 
     async def _copy_file(self, node: Node, path: bytes) -> None:
-        found = await self._goal.find(path)
-        if found is not None and found.is_directory:
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        if found is not None and self._origin is self._goal and found.identity == node.identity:
-            raise os_failure(errno.EINVAL, f"{os.fsdecode(path)} is the file itself")
+        if self._origin is self._goal:
+            found = await self._goal.find(path)
+            if found is not None and found.identity == node.identity:
+                text = f"{output.quoted(path)} is the file itself"
+                raise Failure(Code.ERRNO, text, errno=errno.EINVAL)
         self._progress.begin(node.path, node.size_bytes)
         source = await self._origin.open(node)
         try:
-            permissions = node.permissions if found is None else found.permissions
-            await self.pour(source, path, permissions, like=node)
+            await self.pour(source, path, node.permissions, like=node)
         finally:
             await source.close()
 
     async def pour(self, source: Source, path: bytes, permissions: int, like: Node | None) -> None:
-        """Everything from the source into a file of the goal, which appears when it is whole."""
+        """Everything from the source into a file of the goal, which appears when it is whole.
+
+        A file that is replaced hands on its permissions; `permissions` are for a new one.
+        """
+        found = await self._goal.find(path)
+        if found is not None and found.is_directory:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if found is not None:
+            permissions = found.permissions
         target = await self._goal.create(path, permissions)
         whole = False
         try:

@@ -1,8 +1,8 @@
 """Where the chunks of one open file are: what the master said, kept while the file is open.
 
-Owns the cached locations and which of this client's chunks are still fresh: allocated here, and
-nothing acknowledged yet, so that the write has to make the replica. A replica that should exist
-is never made anew by a write, it would hide what was lost behind zeros.
+Owns the cached locations and which fresh chunks this client has written since: as long as the
+master calls a chunk fresh and nothing was acknowledged here, a write makes the replicas that are
+missing. A replica that should exist is never made anew, it would hide what was lost behind zeros.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ChunkLocations:
         self.inode = inode
         self.committed_bytes = committed_bytes  # no chunk wholly beyond holds anybody's data
         self._known: dict[int, ChunkLocation | None] = {}  # None: a hole
-        self._fresh: dict[int, None] = {}  # handles
+        self._written: dict[int, int] = {}  # index -> handle of fresh chunks, to be told as well
         self._cuts_done: dict[int, int] = {}  # index -> generation, to be told to the master
         self._asking = trio.Lock()
 
@@ -36,13 +36,19 @@ class ChunkLocations:
         """The location as known now, without asking."""
         return self._known.get(index)
 
+    def is_current(self, location: ChunkLocation) -> bool:
+        """Whether that is still the chunk's place and version, whatever became of a cut."""
+        known = self._known.get(location.index)
+        return known is not None and _identity(known) == _identity(location)
+
     def is_fresh(self, location: ChunkLocation) -> bool:
-        """Whether nothing has been written to the chunk yet."""
-        return location.handle in self._fresh
+        """Whether no write to the chunk was acknowledged, as far as is known here."""
+        return location.fresh and self._written.get(location.index) != location.handle
 
     def written(self, location: ChunkLocation) -> None:
         """A write to the chunk was acknowledged."""
-        self._fresh.pop(location.handle, None)
+        if location.fresh:
+            self._written[location.index] = location.handle
 
     def forget(self) -> None:
         """The file has changed elsewhere: ask again."""
@@ -71,9 +77,9 @@ class ChunkLocations:
     async def refetch(self, old: ChunkLocation) -> bool:
         """Ask the master again where the chunk is; whether that is news."""
         async with self._asking:
-            if self._known.get(old.index) == old:
+            if self.is_current(old):
                 await self._fetch(old.index, 1)
-        return self._known.get(old.index) != old
+        return not self.is_current(old)
 
     async def drop(self, old: ChunkLocation, failed: tuple[int, ...]) -> bool:
         """Take failed servers out of the chunk's replicas; whether the location has changed.
@@ -83,15 +89,15 @@ class ChunkLocations:
         operation = DropReplicas(self.inode, old.index, old.handle, old.version, failed)
         answer = await self._services.session.perform(operation)
         assert isinstance(answer, ChunkMap)
-        if self._known.get(old.index) == old:
+        if self.is_current(old):
             self._take(answer, old.index, 1)
-        return self._known.get(old.index) != old
+        return not self.is_current(old)
 
     def cut_done(self, old: ChunkLocation) -> ChunkLocation:
         """The pending cut has been carried out on every replica."""
         self._cuts_done[old.index] = old.generation
         location = dataclasses.replace(old, cut_bytes=None)
-        if self._known.get(old.index) == old:
+        if self.is_current(old):
             self._known[old.index] = location
         return location
 
@@ -104,6 +110,19 @@ class ChunkLocations:
         for index, generation in zip(cuts[::2], cuts[1::2], strict=True):
             if self._cuts_done.get(index) == generation:
                 del self._cuts_done[index]
+
+    def written_to_report(self) -> tuple[int, ...]:
+        """Index and handle, in turn, of the fresh chunks written and not yet reported."""
+        return tuple(number for pair in sorted(self._written.items()) for number in pair)
+
+    def written_reported(self, written: tuple[int, ...]) -> None:
+        """The master knows of these."""
+        for index, handle in zip(written[::2], written[1::2], strict=True):
+            if self._written.get(index) == handle:
+                del self._written[index]
+            location = self._known.get(index)
+            if location is not None and location.handle == handle:
+                self._known[index] = dataclasses.replace(location, fresh=False)
 
     def _beyond_end(self, index: int) -> bool:
         return index * CHUNK_BYTES >= self.committed_bytes
@@ -122,7 +141,6 @@ class ChunkLocations:
         location = self._known[index]
         if location is None:
             raise Failure(Code.BAD_MESSAGE, f"inode {self.inode}: chunk {index} was not allocated")
-        self._fresh[location.handle] = None
         return location
 
     def _take(self, answer: ChunkMap, first: int, count: int) -> None:
@@ -134,3 +152,7 @@ class ChunkLocations:
             if self._cuts_done.get(chunk.index) == chunk.generation:
                 chunk = dataclasses.replace(chunk, cut_bytes=None)
             self._known[chunk.index] = chunk
+
+
+def _identity(location: ChunkLocation) -> tuple[object, ...]:
+    return location.handle, location.version, location.generation, location.replicas

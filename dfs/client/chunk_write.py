@@ -6,9 +6,9 @@ acknowledged goes again under the new one; writing the same bytes twice is harml
 be mended is waited for, `limits.retry_for_s` at most, then the write fails with EIO.
 
 When whole servers are in doubt:
-- A chain that acknowledged something within the last `data_timeout_s` is slow, not dead.
-- A lost connection is dialled once more, unless acknowledged data of the chunk awaits its sync: the
-  server may have lost that with its page cache, so it must not stay in the set.
+- A primary that goes on acknowledging things is slow, not dead (`patience`).
+- A lost connection is dialled once more; not for a sync, though: the server may have come back
+  without what it had only in its page cache, and then has nothing to sync.
 - A full disk leaves the set only while two replicas remain; otherwise the writer gets ENOSPC.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -26,9 +26,10 @@ from dfs.client.chunk_map import ChunkLocations
 from dfs.client.dirty import Packet
 from dfs.client.services import Services
 from dfs.errors import Code, Failure
-from dfs.messages.chunks import CutChunk, SyncChunk, WriteChunk
+from dfs.messages.chunks import CutChunk, InspectReplica, SyncChunk, WriteChunk
 from dfs.messages.metadata import ChunkLocation
 from dfs.rpc.retry import Backoff
+from dfs.runtime.network import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ _LINK_FAILED = (
     Code.DISK,
     Code.UNAUTHENTICATED,
 )
+_SILENT = (Code.CHAIN_BROKEN, Code.CONNECTION_LOST, Code.TIMEOUT)
 _NOT_NOW = (Code.UNAVAILABLE, Code.OVERLOADED)
 
 
@@ -56,17 +58,15 @@ class _Series:
 
 
 class ChunkWriter:
-    """Writes one file's packets. `has_unsynced` tells whether a chunk has data to be synced."""
+    """Writes one file's packets."""
 
-    def __init__(
-        self, services: Services, locations: ChunkLocations, has_unsynced: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, services: Services, locations: ChunkLocations) -> None:
         self._services = services
         self._locations = locations
-        self._has_unsynced = has_unsynced
         self._recovering = trio.Lock()
         self._cutting = trio.Lock()
         self._stopped: Failure | None = None
+        self._attempts: dict[trio.CancelScope, ChunkLocation] = {}
 
     def stop(self, reason: Failure) -> None:
         """Make no further attempts: what is being written fails with `reason`."""
@@ -95,8 +95,7 @@ class ChunkWriter:
                 fresh,
                 packet.sync,
             )
-            timeout_s = self._services.limits.data_timeout_s
-            await self._services.pool.call(chain[0], message, packet.buffers, timeout_s=timeout_s)
+            await self._call(location, message, packet.buffers)
             self._locations.written(location)
 
         await self._along_chain(packet.index, send, syncing=packet.sync, allocate=True)
@@ -107,8 +106,7 @@ class ChunkWriter:
         async def send(location: ChunkLocation) -> None:
             chain = _chain(location)
             message = SyncChunk(location.handle, location.version, chain[1:])
-            timeout_s = self._services.limits.data_timeout_s
-            await self._services.pool.call(chain[0], message, timeout_s=timeout_s)
+            await self._call(location, message)
 
         await self._along_chain(index, send, syncing=True, allocate=False)
 
@@ -138,15 +136,57 @@ class ChunkWriter:
             if location is None:
                 return  # a hole: nothing to sync or to cut
             try:
+                if await self._attempt(location, send):
+                    return
+            except Failure as failure:
+                await self._recover(location, failure, series, syncing=syncing)
+
+    async def _attempt(
+        self, location: ChunkLocation, send: Callable[[ChunkLocation], Awaitable[None]]
+    ) -> bool:
+        """Try once; False when the location was mended meanwhile, so that waiting is in vain."""
+        with trio.CancelScope() as scope:
+            self._attempts[scope] = location
+            try:
+                await self._probe_suspects(location)
                 if location.cut_bytes is not None:
                     location = await self._carry_out_cut(location)
                 await send(location)
+            finally:
+                del self._attempts[scope]
+        if scope.cancelled_caught:
+            return False
+        for replica in location.replicas:
+            self._services.servers.worked(replica.server)
+        return True
+
+    async def _call(
+        self, location: ChunkLocation, message: object, payload: Sequence[Buffer] = ()
+    ) -> None:
+        """Ask the primary; CHAIN_BROKEN, TIMEOUT and the like are told by Failure."""
+        services, primary = self._services, location.replicas[0]
+        with services.patience.watch(primary.server, primary.address):
+            timeout_s = services.limits.slow_timeout_s
+            await services.pool.call(primary.address, message, payload, timeout_s=timeout_s)
+
+    async def _probe_suspects(self, location: ChunkLocation) -> None:
+        """Before waiting for a server that has just failed another write, see if it is there.
+
+        So one dead server costs one timeout, not one for each chunk that it has a replica of.
+        """
+        services = self._services
+        for replica in location.replicas:
+            if not services.servers.is_suspect(replica.server) or not replica.address:
+                continue
+            message, timeout_s = InspectReplica(location.handle), services.limits.probe_timeout_s
+            try:
+                await services.pool.call(replica.address, message, timeout_s=timeout_s)
             except Failure as failure:
-                await self._recover(location, failure, series, syncing=syncing)
-            else:
-                for replica in location.replicas:
-                    self._services.servers.worked(replica.server)
-                return
+                if failure.code in _SILENT:
+                    raise Failure(
+                        Code.CHAIN_BROKEN, failure.message, detail=replica.address
+                    ) from failure
+            services.servers.answered(replica.server)
 
     async def _carry_out_cut(self, location: ChunkLocation) -> ChunkLocation:
         async with self._cutting:
@@ -163,8 +203,7 @@ class ChunkWriter:
                 location.cut_bytes,
                 chain[1:],
             )
-            timeout_s = self._services.limits.data_timeout_s
-            await self._services.pool.call(chain[0], message, timeout_s=timeout_s)
+            await self._call(location, message)
             return self._locations.cut_done(location)
 
     # -- recovery
@@ -178,7 +217,7 @@ class ChunkWriter:
         if self._services.env.clock.monotonic() >= series.give_up_at:
             raise self._gave_up(location, failure)
         async with self._recovering:
-            if self._locations.current(location.index) != location:
+            if not self._locations.is_current(location):
                 return  # somebody has mended it meanwhile
             log.warning(
                 "%s: inode %d chunk %d (%x version %d): %s",
@@ -190,8 +229,16 @@ class ChunkWriter:
                 failure.message,
             )
             mended = await self._mend(location, failure, series, syncing=syncing)
+            if not self._locations.is_current(location):
+                self._call_off(location)
         if not mended:
             await series.backoff.wait()
+
+    def _call_off(self, mended: ChunkLocation) -> None:
+        """End the attempts along the old chain: whoever waits for a dead link waits too long."""
+        for scope, location in self._attempts.items():
+            if location.handle == mended.handle and location.version == mended.version:
+                scope.cancel()
 
     async def _mend(
         self, location: ChunkLocation, failure: Failure, series: _Series, *, syncing: bool
@@ -208,10 +255,8 @@ class ChunkWriter:
             raise failure
         if failure.code is Code.CONNECTION_LOST and not series.redialled:
             series.redialled = True
-            if not syncing and not self._has_unsynced(location.index):
+            if not syncing:
                 return True
-        if failure.code is Code.TIMEOUT and self._is_slow(location):
-            return False
         return await self._drop(location, failure)
 
     async def _mend_stale(self, location: ChunkLocation, failure: Failure, series: _Series) -> bool:
@@ -226,14 +271,11 @@ class ChunkWriter:
             return await self._drop(location, failure)
         return False
 
-    def _is_slow(self, location: ChunkLocation) -> bool:
-        primary = location.replicas[0].server
-        return self._services.servers.worked_within(primary, self._services.limits.data_timeout_s)
-
     async def _drop(self, location: ChunkLocation, failure: Failure) -> bool:
         failed = _to_blame(location, failure)
+        silent = failure.code in _SILENT
         for server in failed:
-            self._services.servers.failed(server)
+            self._services.servers.failed_write(server, silent=silent)
         full = failure.code is Code.DISK and failure.errno == errno.ENOSPC
         if full and len(location.replicas) - len(failed) < KEPT_WHEN_FULL:
             raise failure

@@ -22,6 +22,7 @@ from dfs.client.file_state import FileState
 from dfs.client.grid import Grid
 from dfs.client.leader import Leader
 from dfs.client.open_file import OpenFile
+from dfs.client.patience import Patience
 from dfs.client.read_cache import ReadCache
 from dfs.client.servers import Servers
 from dfs.client.services import Aging, Services, Ticks
@@ -284,6 +285,7 @@ async def open_client(
                 await services.session.open(nursery)
                 nursery.start_soon(services.session.keep)
                 nursery.start_soon(services.aging.run)
+                nursery.start_soon(services.patience.run)
                 yield client
             finally:
                 with trio.CancelScope(shield=True):
@@ -301,6 +303,7 @@ def _assemble(
 ) -> Client:
     limits = config.limits
     leader = Leader(env, pool, config.masters, limits, config.rpc)
+    servers = Servers(env, limits.avoid_server_s)
     services = Services(
         env=env,
         limits=limits,
@@ -308,7 +311,8 @@ def _assemble(
         pool=pool,
         leader=leader,
         session=Session(env, leader, limits, config.rpc, description),
-        servers=Servers(env, limits.avoid_server_s),
+        servers=servers,
+        patience=Patience(env, servers, limits.data_timeout_s),
         dirty_budget=ByteBudget(limits.dirty_bytes, lambda: client.send_all()),
         cache=ReadCache(limits.cache_bytes),
         grid=Grid(limits.packet_bytes),

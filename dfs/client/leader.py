@@ -57,6 +57,7 @@ class Leader:
         self._address = self._masters[0]
         self._introduced_on: Connection | None = None
         self._introducing = trio.Lock()
+        self._answered = trio.Event()
         self.introduce: Callable[[Connection], Awaitable[None]] | None = None
 
     @property
@@ -108,7 +109,9 @@ class Leader:
         while True:
             address = self._address
             try:
-                return await send(await self._introduced(address))
+                answer = await send(await self._introduced(address))
+                self._answered.set()
+                return answer
             except Failure as failure:
                 if not failure.retryable:
                     raise
@@ -118,7 +121,17 @@ class Leader:
                 # One redirection is followed at once; two masters naming each other are not.
                 redirected = self._follow(address, failure) and not redirected
             if not redirected:
-                await backoff.wait()
+                await self._wait(backoff)
+
+    async def _wait(self, backoff: Backoff) -> None:
+        """Until the next attempt makes sense: some time, or until another call has an answer.
+
+        Elections are short, so the wait does not grow as long as it might.
+        """
+        if self._answered.is_set():
+            self._answered = trio.Event()
+        wait_s = min(backoff.next_s(), self._limits.leader_search_s)
+        await self._env.clock.wait(self._answered, wait_s)
 
     def notify(self, message: object) -> bool:
         """Send a notice to the leader if it is connected; whether it was sent."""
@@ -142,6 +155,7 @@ class Leader:
             if self.introduce is not None:
                 await self.introduce(connection)
             self._introduced_on = connection
+            log.info("%s: the leading master is %s", self._env.name, connection.peer.address)
 
     def _follow(self, asked: str, failure: Failure) -> bool:
         """Where to ask next after `asked` failed; whether that may be done at once."""
@@ -152,18 +166,12 @@ class Leader:
         if self._address != asked:
             return False  # another call has moved on meanwhile
         if failure.detail and failure.code is Code.NOT_LEADER and failure.detail != asked:
-            log.info("%s: the leader is %s, says %s", self._env.name, failure.detail, asked)
+            log.debug("%s: the leader is %s, says %s", self._env.name, failure.detail, asked)
             self._address = failure.detail
             return True
         at = self._masters.index(asked) if asked in self._masters else -1
         self._address = self._masters[(at + 1) % len(self._masters)]
-        log.info(
-            "%s: %s did not answer as leader (%s), trying %s",
-            self._env.name,
-            asked,
-            failure.message,
-            self._address,
-        )
+        log.debug("%s: %s does not lead: %s", self._env.name, asked, failure.message)
         return False
 
 

@@ -15,6 +15,8 @@ class Servers:
     def __init__(self, env: Env, avoid_s: float) -> None:
         self._env, self._avoid_s = env, avoid_s
         self._failed_at: dict[int, float] = {}
+        self._failed_write_at: dict[int, float] = {}
+        self._silent_at: dict[int, float] = {}
         self._worked_at: dict[int, float] = {}
         self._spread = env.random.randrange(1 << 30)  # clients begin with different replicas
 
@@ -22,20 +24,37 @@ class Servers:
         """The server gave no answer, or none that was any good."""
         self._failed_at[server] = self._env.clock.monotonic()
 
+    def failed_write(self, server: int, *, silent: bool) -> None:
+        """The server could not take a write; `silent` when it did not even say so."""
+        self.failed(server)
+        self._failed_write_at[server] = self._env.clock.monotonic()
+        if silent:
+            self._silent_at[server] = self._env.clock.monotonic()
+
+    def answered(self, server: int) -> None:
+        """The server is there, whatever else is wrong with it."""
+        self._silent_at.pop(server, None)
+
     def worked(self, server: int) -> None:
         """The server has just done what it was asked."""
         self._worked_at[server] = self._env.clock.monotonic()
-        self._failed_at.pop(server, None)
+        for failures in (self._failed_at, self._failed_write_at, self._silent_at):
+            failures.pop(server, None)
 
-    def worked_within(self, server: int, seconds: float) -> bool:
-        """Whether the server has answered in the last seconds."""
-        worked_at = self._worked_at.get(server)
-        return worked_at is not None and self._env.clock.monotonic() - worked_at < seconds
+    def last_worked(self, server: int) -> float:
+        """When it last did something for us, on the monotonic clock; 0 for never."""
+        return self._worked_at.get(server, 0.0)
+
+    def is_suspect(self, server: int) -> bool:
+        """Whether it has left a write unanswered a short while ago and said nothing since."""
+        return server in self._recent(self._silent_at)
 
     def to_avoid(self) -> tuple[int, ...]:
-        """Servers that failed a short while ago, rising."""
-        since = self._env.clock.monotonic() - self._avoid_s
-        return tuple(sorted(s for s, at in self._failed_at.items() if at > since))
+        """Servers, rising, that new chunks should not be put on.
+
+        Only what failed a write counts: the fewer servers, the fewer replicas a chunk gets.
+        """
+        return self._recent(self._failed_write_at)
 
     def order(self, replicas: tuple[Replica, ...], salt: int) -> list[Replica]:
         """The reachable replicas in the order to be asked; `salt` spreads chunks over servers."""
@@ -44,5 +63,9 @@ class Servers:
             return []
         at = (salt + self._spread) % len(reachable)
         rotated = reachable[at:] + reachable[:at]
-        avoid = self.to_avoid()
-        return sorted(rotated, key=lambda r: r.server in avoid)
+        failed = self._recent(self._failed_at)
+        return sorted(rotated, key=lambda r: r.server in failed)
+
+    def _recent(self, failures: dict[int, float]) -> tuple[int, ...]:
+        since = self._env.clock.monotonic() - self._avoid_s
+        return tuple(sorted(s for s, at in failures.items() if at > since))

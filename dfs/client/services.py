@@ -11,6 +11,7 @@ import trio
 from dfs.client.budget import ByteBudget
 from dfs.client.grid import Grid
 from dfs.client.leader import Leader
+from dfs.client.patience import Patience
 from dfs.client.read_cache import ReadCache
 from dfs.client.servers import Servers
 from dfs.client.session import Session
@@ -84,6 +85,7 @@ class Services:
     leader: Leader
     session: Session
     servers: Servers
+    patience: Patience
     dirty_budget: ByteBudget
     cache: ReadCache
     grid: Grid

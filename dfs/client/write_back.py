@@ -49,7 +49,7 @@ class WriteBack:
         self.inode = inode
         self._locations = locations
         self._unsynced = unsynced  # chunk -> number of its last acknowledged packet
-        self._writer = ChunkWriter(services, locations, lambda index: index in unsynced)
+        self._writer = ChunkWriter(services, locations)
         self._dirty = DirtyBuffer(services.grid)
         self._uncommitted = _Uncommitted()
         self._committing = trio.Lock()
@@ -248,7 +248,10 @@ class WriteBack:
                 return
             taken, self._uncommitted = self._uncommitted, _Uncommitted()
             cuts = self._locations.cuts_to_report()
-            operation = CommitWrite(self.inode, taken.end_bytes, self._caller, self.mtime_ns, cuts)
+            written = self._locations.written_to_report()
+            operation = CommitWrite(
+                self.inode, taken.end_bytes, self._caller, self.mtime_ns, cuts, written
+            )
             try:
                 await self._services.session.perform(operation)
             except Failure as failure:
@@ -262,6 +265,7 @@ class WriteBack:
                 self.own_commits += 1
                 self._clean_at = self._services.ticks.next()
                 self._locations.cuts_reported(cuts)
+                self._locations.written_reported(written)
                 ends = (self._locations.committed_bytes, taken.end_bytes)
                 self._locations.committed_bytes = max(ends)
 

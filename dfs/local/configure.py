@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 
+from dfs import config
 from dfs.local.layout import CHUNKSERVER, MASTER, Member, Root
 from dfs.local.state import State, write_file
 from dfs.runtime import Env
 
 KEY_BYTES = 32
 
-TomlValue = str | int | list[str] | dict[str, str]
+TomlValue = str | int | list[str] | Mapping[str, str | int]
 
 
 def write_all(env: Env, root: Root, state: State) -> None:
@@ -44,7 +46,7 @@ def _client(root: Root, state: State) -> dict[str, TomlValue]:
 
 def _master(root: Root, state: State, member: Member) -> dict[str, TomlValue]:
     masters = {str(m.id): state.address(m) for m in state.members() if m.role == MASTER}
-    return {
+    made: dict[str, TomlValue] = {
         "cluster": state.name,
         "id": member.id,
         "listen": state.address(member),
@@ -52,6 +54,10 @@ def _master(root: Root, state: State, member: Member) -> dict[str, TomlValue]:
         "key_file": root.key,
         "masters": masters,
     }
+    if state.chunkservers < config.MasterLimits().min_replicas:
+        # Else nothing could be written at all.
+        made["limits"] = {"min_replicas": state.chunkservers}
+    return made
 
 
 def _chunkserver(root: Root, state: State, member: Member) -> dict[str, TomlValue]:
@@ -67,17 +73,17 @@ def _chunkserver(root: Root, state: State, member: Member) -> dict[str, TomlValu
 
 
 def to_toml(values: dict[str, TomlValue]) -> str:
-    """A flat table with, at most, tables of strings in it, which come last."""
-    plain = {k: v for k, v in values.items() if not isinstance(v, dict)}
+    """A flat table with, at most, flat tables in it, which come last."""
+    plain = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
     lines = [f"{key} = {_value(value)}" for key, value in plain.items()]
     for key, table in values.items():
-        if isinstance(table, dict):
+        if isinstance(table, Mapping):
             lines += ["", f"[{key}]"]
-            lines += [f"{_string(name)} = {_string(value)}" for name, value in table.items()]
+            lines += [f"{_string(name)} = {_value(value)}" for name, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
-def _value(value: str | int | list[str] | dict[str, str]) -> str:
+def _value(value: str | int | list[str]) -> str:
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, list):

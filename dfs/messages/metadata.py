@@ -199,6 +199,10 @@ class ChunkLocation:
     this chunk. While `cut_bytes` is not None, a cut to that length within the chunk is pending:
     bytes from there on read as zeros whatever the replicas hold, and a writer first carries the
     cut out along the chain (`chunks.CutChunk`), then says so in its `CommitWrite`.
+
+    `fresh`: no `CommitWrite` has told of a write to this chunk, so its replicas may not exist. A
+    writer makes those that are missing, a reader takes a missing one for zeros; once it is not
+    fresh, a missing replica is a loss and never zeros.
     """
 
     index: int
@@ -207,6 +211,7 @@ class ChunkLocation:
     generation: int
     replicas: tuple[Replica, ...]
     cut_bytes: int | None = None
+    fresh: bool = False
 
 
 @message(86)

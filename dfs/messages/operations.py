@@ -175,7 +175,8 @@ class CommitWrite:
     Sent after the data is on its replicas, before flush, fsync or close returns. Sets mtime (to
     `mtime_ns` or the command's time) and ctime, raises `data_version`, and clears setuid/setgid
     unless the caller is root. `cuts` names the chunks (index, generation in turn) whose pending
-    cut the writer has carried out on the replicas.
+    cut the writer has carried out on the replicas, `written` the fresh ones (index, handle in
+    turn) that now have all their replicas.
     """
 
     inode: int
@@ -183,6 +184,7 @@ class CommitWrite:
     caller: Credentials
     mtime_ns: int | None = None
     cuts: tuple[int, ...] = ()
+    written: tuple[int, ...] = ()
 
 
 @message(32)

@@ -77,7 +77,7 @@ def message_classes() -> list[type]:
 
 
 def encode(value: object) -> bytes:
-    """A registered message as bytes."""
+    """A registered message as bytes. Raises TypeError for anything else."""
     return typing.cast(bytes, msgpack.packb(_to_wire(value)))
 
 
@@ -99,7 +99,9 @@ def decode_as(cls: type[M], data: Buffer) -> M:
 
 
 def _to_wire(value: object) -> list[Any]:
-    schema = _by_class[type(value)]
+    schema = _by_class.get(type(value))
+    if schema is None:
+        raise TypeError(f"{type(value).__name__} is no message")
     wire = [schema.wire_id, *schema.values_of(value)]
     for position, convert in schema.writers:
         wire[position] = convert(wire[position])
@@ -167,7 +169,10 @@ def _schema(cls: type, wire_id: int) -> _Schema:
 def _values_getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     if len(names) > 1:
         return attrgetter(*names)
-    return lambda value: tuple(getattr(value, name) for name in names)
+    if not names:
+        return lambda _: ()
+    only = attrgetter(*names)
+    return lambda value: (only(value),)
 
 
 def _plain_types(hint: Any) -> frozenset[type] | None:  # noqa: ANN401

@@ -24,6 +24,7 @@ from dfs.rpc.exchange import Handlers, Received
 from dfs.rpc.frame import PREFIX_BYTES, FrameLimits, Kind, Prefix
 from dfs.rpc.handshake import Introduction
 from dfs.rpc.inbox import Inbox
+from dfs.rpc.liveness import Liveness, Verdict
 from dfs.rpc.outbox import Outbox, Outgoing
 from dfs.rpc.peer import Endpoint, Identity
 from dfs.rpc.problem import Problem, to_failure, to_problem
@@ -84,18 +85,17 @@ class Connection:
         is passed on to the peer. Raises the peer's Failure, or Failure TIMEOUT, CONNECTION_LOST.
         """
         header = codec.encode(message)
+        payload_bytes = self._payload_bytes(header, payload)
         call = Call(type(message).__name__, self._clock.monotonic() + timeout_s, into)
         if self._calls.crowded or self._outbox.full:
             await self._wait_for_room(call, timeout_s)
         request_id = self._calls.begin(call)
-        try:
-            together = len(self._calls) >= _TOGETHER
-            call.outgoing = self._post(Kind.REQUEST, request_id, header, payload, later=together)
-        except Failure:
-            self._calls.end(request_id)
-            raise
+        together = len(self._calls) >= _TOGETHER
+        call.outgoing = self._post(
+            Kind.REQUEST, request_id, header, payload, payload_bytes, later=together
+        )
         if call.result is None:
-            await self._answer_of(call, request_id)
+            await self._park(call, request_id)
         if call.outgoing is not None:  # an answer before the whole request was sent
             self._outbox.release(call.outgoing)
         if isinstance(call.result, Received):
@@ -112,7 +112,8 @@ class Connection:
         if self._is_closed or self._outbox.full:
             return False
         header = codec.encode(message)
-        outgoing = self._post(Kind.NOTICE, NOTICE_ID, header, payload)
+        payload_bytes = self._payload_bytes(header, payload)
+        outgoing = self._post(Kind.NOTICE, NOTICE_ID, header, payload, payload_bytes)
         if outgoing is not None:
             self._outbox.keep(outgoing)
         return not self._is_closed
@@ -121,7 +122,7 @@ class Connection:
         """End the connection: outstanding calls fail, handlers are cancelled. Idempotent."""
         self._end(f"the connection with {self.name} was closed")
 
-    async def _answer_of(self, call: Call, request_id: int) -> None:
+    async def _park(self, call: Call, request_id: int) -> None:
         call.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -164,11 +165,21 @@ class Connection:
         `together`: it may wait a moment to be sent along with others.
         """
         header = codec.encode(message)
-        self._post(Kind.REPLY, request_id, header, payload, on_sent, later=together)
+        payload_bytes = self._payload_bytes(header, payload)
+        self._post(Kind.REPLY, request_id, header, payload, payload_bytes, on_sent, later=together)
 
     def send_failure(self, request_id: int, failure: Failure) -> None:
         """Answer a request with an error."""
         self._post(Kind.ERROR, request_id, codec.encode(to_problem(failure)))
+
+    def _payload_bytes(self, header: bytes, payload: Sequence[Buffer]) -> int:
+        """The payload's length. Raises Failure(BAD_MESSAGE) when a frame would be too large."""
+        count = sum(map(len, payload)) if payload else 0
+        limits = self._frame_limits
+        if len(header) > limits.header_bytes or count > limits.payload_bytes:
+            text = f"a frame of {len(header)} + {count} bytes is too large to send"
+            raise Failure(Code.BAD_MESSAGE, text)
+        return count
 
     def _post(
         self,
@@ -176,20 +187,14 @@ class Connection:
         request_id: int,
         header: bytes,
         payload: Sequence[Buffer] = (),
+        payload_bytes: int = 0,
         on_sent: Callable[[], None] | None = None,
         *,
         later: bool = False,
     ) -> Outgoing | None:
-        """Send or queue one frame. Raises Failure(BAD_MESSAGE) when it is too large."""
-        header_bytes, payload_bytes = len(header), 0
-        for buffer in payload:
-            payload_bytes += len(buffer)
-        limits = self._frame_limits
-        if header_bytes > limits.header_bytes or payload_bytes > limits.payload_bytes:
-            text = f"a frame of {header_bytes} + {payload_bytes} bytes is too large to send"
-            raise Failure(Code.BAD_MESSAGE, text)
-        head = frame.pack(kind, request_id, header_bytes, payload_bytes) + header
-        size = PREFIX_BYTES + header_bytes + payload_bytes
+        """Send or queue one frame; None when it is sent."""
+        head = frame.pack(kind, request_id, len(header), payload_bytes) + header
+        size = len(head) + payload_bytes
         later = later and size <= _SMALL_BYTES
         try:
             return self._outbox.post([head, *payload], size, on_sent, later=later)
@@ -245,24 +250,20 @@ class Connection:
     async def _keep(self) -> None:
         """Deadlines, and whether the peer is still there."""
         limits, clock = self._endpoint.limits, self._clock
-        sign, probing, check_at = (
-            self._sign_of_life(),
-            False,
-            clock.monotonic() + limits.idle_probe_s,
-        )
+        liveness = Liveness(clock.monotonic(), limits.idle_probe_s, limits.probe_timeout_s)
         while True:
             now = clock.monotonic()
             late = self._expire(now)
-            heard = self._sign_of_life()
-            if heard != sign:
-                sign, probing, check_at = heard, False, max(check_at, now + limits.idle_probe_s)
-            elif probing and now >= check_at:
+            if liveness.asked and now >= liveness.check_at:
+                # After a pause of this process the answer may be here already, but unread.
+                await trio.lowlevel.checkpoint()
+            verdict = liveness.judge(now, self._sign_of_life(), suspicious=late)
+            if verdict is Verdict.GONE:
                 raise EOFError(f"no sign of life for {limits.probe_timeout_s:g} s")
-            elif not probing and (late or now >= check_at):
+            if verdict is Verdict.ASK:
                 self._post(Kind.PING, 0, b"")
-                probing, check_at = True, now + limits.probe_timeout_s
             alarm, alarm_at = self._calls.set_alarm()
-            await clock.wait(alarm, min(alarm_at, check_at) - now)
+            await clock.wait(alarm, min(alarm_at, liveness.check_at) - now)
 
     def _expire(self, now: float) -> bool:
         """Fail the calls whose time is over; whether there were any."""
@@ -275,8 +276,13 @@ class Connection:
             call.finish(Failure(Code.TIMEOUT, text))
         return bool(late)
 
-    def _sign_of_life(self) -> tuple[int, int]:
-        """Changes whenever the peer has sent something or made room for something."""
+    def _sign_of_life(self) -> object:
+        """Changes whenever the peer has sent something or made room for something.
+
+        While it is this side that does not read, nothing can be said against the peer.
+        """
+        if self._service.holds_up_reader:
+            return object()
         return self._inbox.receives, self._outbox.progress
 
     # -- receiving

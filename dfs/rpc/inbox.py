@@ -15,7 +15,6 @@ import trio
 from dfs.runtime.network import Stream
 
 _BURST = 16  # receives in a row that did not wait, before other tasks get their turn
-_DRY = -1  # as a burst: the last receive took all there was, the next one is worth waiting for
 
 
 def _nothing() -> None:
@@ -39,6 +38,7 @@ class Inbox:
         self._view = memoryview(self.data)
         self._stream = stream
         self._burst = 0
+        self._is_dry = False  # the last receive took all there was
 
     async def need(self, count: int) -> None:
         """Return once `count` bytes (at most the capacity) are available. Raises EOFError."""
@@ -47,7 +47,10 @@ class Inbox:
                 self.start = self.end = 0
             elif self.capacity_bytes - self.start < count:
                 self._compact()
-            self.end += self._receive(self._view[self.end :]) or await self._pause()
+            self.before_receive()
+            if self._is_dry or self._burst == _BURST:
+                await self._wait()
+            self.end += self._receive(self._view[self.end :] if self.end else self._view)
 
     def take(self, count: int) -> memoryview:
         """The next `count` available bytes, valid until the next `need`, `fill` or `skip`."""
@@ -64,10 +67,13 @@ class Inbox:
         filled = min(self.end - self.start, len(destination))
         destination[:filled] = self.take(filled)
         while filled < len(destination):
+            self.before_receive()
+            if self._is_dry or self._burst == _BURST:
+                await self._wait()
             if not wanted():
                 await self.skip(len(destination) - filled)
                 return False
-            filled += self._receive(destination[filled:]) or await self._pause()
+            filled += self._receive(destination[filled:])
         return True
 
     async def skip(self, count: int) -> None:
@@ -84,24 +90,22 @@ class Inbox:
         self.start, self.end = 0, count
 
     def _receive(self, destination: memoryview) -> int:
-        """One system call at most; 0 when the caller has to pause before the next."""
-        self.before_receive()
-        if self._burst == _BURST or self._burst == _DRY:
-            return 0
+        """One system call; how many bytes it brought. Raises EOFError."""
         got = self._stream.recv_nowait(destination)
         if got is None:
+            self._is_dry = True
             return 0
         if got == 0:
             raise EOFError("the peer closed the connection")
         self.receives += 1
-        self._burst = self._burst + 1 if got == len(destination) else _DRY
+        self._burst += 1
+        self._is_dry = got < len(destination)
         return got
 
-    async def _pause(self) -> int:
-        """Wait for more, or only let others run after a burst. Returns 0 bytes received."""
-        if self._burst == _BURST:
-            await trio.lowlevel.checkpoint()
-        else:
+    async def _wait(self) -> None:
+        """Wait for more to come, or only let others run after a burst."""
+        if self._is_dry:
             await self._stream.wait_readable()
+        else:
+            await trio.lowlevel.checkpoint()
         self._burst = 0
-        return 0

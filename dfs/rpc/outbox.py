@@ -74,22 +74,30 @@ class Outbox:
         if self._closed:
             _finish(outgoing)
             return None
-        idle = not self._queue
+        if not (self._queue or self.corked or later):
+            try:
+                sent = self._stream.send_nowait(buffers)
+            except OSError:
+                _finish(outgoing)
+                raise
+            if sent == size_bytes:
+                _finish(outgoing)
+                return None
+            if sent:
+                _shorten(outgoing, sent)
         self._queue.append(outgoing)
-        self.queued_bytes += size_bytes
-        if self.corked:
-            return outgoing
-        if idle and not later:
-            self.flush()
-            return outgoing if self._queue else None
-        if self._work:
+        self.queued_bytes += outgoing.size_bytes
+        if self._work and not self.corked:
             self._work.unpark()
         return outgoing
 
     def flush(self) -> None:
         """Send what the stream takes; the writer task does the rest. Raises OSError."""
-        if self._queue and not self._send():
-            self._work.unpark()
+        if self._queue:
+            while self._send_some():
+                pass
+            if self._queue:
+                self._work.unpark()
 
     def release(self, outgoing: Outgoing) -> bool:
         """Make the frame's buffers free for reuse; whether nothing of it will be sent."""
@@ -136,12 +144,6 @@ class Outbox:
             _finish(outgoing)
         self._work.unpark_all()
         self._room.unpark_all()
-
-    def _send(self) -> bool:
-        """Send until the stream is full; whether nothing is left."""
-        while self._send_some():
-            pass
-        return not self._queue
 
     def _send_some(self) -> bool:
         """One send; whether another one may bring more."""

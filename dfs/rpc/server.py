@@ -16,7 +16,7 @@ import trio
 from dfs.errors import Code, Failure
 from dfs.rpc.connection import Connection
 from dfs.rpc.exchange import Handlers
-from dfs.rpc.handshake import admit, greet
+from dfs.rpc.handshake import Introduction, admit, greet
 from dfs.rpc.inbox import Inbox
 from dfs.rpc.peer import Endpoint
 from dfs.runtime.network import Listener, Stream
@@ -42,10 +42,10 @@ async def connect(
     stream = await _dial(endpoint, address)
     try:
         connection = await _greet(endpoint, address, stream, handlers)
+        nursery.start_soon(connection.run)
     except BaseException:
         stream.close()
         raise
-    nursery.start_soon(connection.run)
     return connection
 
 
@@ -98,7 +98,11 @@ async def serve(
 
 
 class _Server:
-    """The connections of one listener."""
+    """The connections of one listener.
+
+    Strangers have a bound of their own, within which a newcomer displaces the oldest: handshakes
+    take a moment for those who have the key, and silence must not lock them out.
+    """
 
     def __init__(
         self,
@@ -113,54 +117,68 @@ class _Server:
         self._on_connect = on_connect
         self._on_disconnect = on_disconnect
         self._open = 0
+        self._unproven: dict[Stream, trio.CancelScope] = {}  # oldest first
 
     async def run(self, listener: Listener, task_status: trio.TaskStatus[str]) -> NoReturn:
         async with trio.open_nursery() as nursery:
             task_status.started(listener.address)
             while True:
                 stream = await listener.accept()
-                if self._open >= self._endpoint.limits.max_connections:
-                    text = "%s: refusing %s: %d connections are open already"
-                    log.warning(text, self._name, stream.peer, self._open)
-                    stream.close()
-                    continue
-                self._open += 1
-                nursery.start_soon(self._serve, stream)
+                self._make_room()
+                scope = self._unproven[stream] = trio.CancelScope()
+                nursery.start_soon(self._serve, stream, scope)
 
-    async def _serve(self, stream: Stream) -> None:
+    def _make_room(self) -> None:
+        """Give the oldest stranger's place to the next one."""
+        if len(self._unproven) >= self._endpoint.limits.max_handshakes:
+            oldest = next(iter(self._unproven))
+            self._unproven.pop(oldest).cancel()
+
+    async def _serve(self, stream: Stream, scope: trio.CancelScope) -> None:
         try:
-            connection = await self._admit(stream)
+            connection = await self._admit(stream, scope)
             if connection is not None:
                 await self._attend(connection)
-        except Exception:
+        except Exception:  # whatever one peer brings about, the others go on
             log.exception("%s: the connection with %s failed", self._name, stream.peer)
         finally:
-            self._open -= 1
             stream.close()
 
     async def _attend(self, connection: Connection) -> None:
-        log.debug("%s: connected with %s", self._name, connection.name)
-        self._on_connect(connection)
+        self._open += 1
         try:
+            self._on_connect(connection)
             await connection.run()
         finally:
+            self._open -= 1
             self._on_disconnect(connection)
 
-    async def _admit(self, stream: Stream) -> Connection | None:
+    async def _admit(self, stream: Stream, scope: trio.CancelScope) -> Connection | None:
         """The connection of a peer that has proven the key; of others a log line."""
         inbox = Inbox(stream, self._endpoint.limits.receive_buffer_bytes)
-        why = "it did not complete the handshake in time"
-        with self._endpoint.env.clock.move_on_after(self._endpoint.limits.handshake_timeout_s):
-            try:
-                introduction = await admit(self._endpoint, stream, inbox)
-            except Failure as failure:
-                why = failure.message
-            except (OSError, EOFError) as error:
-                why = f"it ended the connection during the handshake: {error}"
-                if not inbox.receives:  # somebody only looked whether this port is open
-                    log.debug("%s: refused %s: %s", self._name, stream.peer, why)
-                    return None
-            else:
+        why = "it was crowded out by others that had not proven the cluster key either"
+        try:
+            with scope:
+                introduction = await self._prove(stream, inbox)
                 return Connection(self._endpoint, stream, inbox, introduction, self._handlers)
+        except Failure as failure:
+            why = failure.message
+        except (OSError, EOFError) as error:
+            why = f"it ended the connection during the handshake: {error}"
+            if not inbox.receives:  # somebody only looked whether this port is open
+                log.debug("%s: refused %s: %s", self._name, stream.peer, why)
+                return None
+        finally:
+            self._unproven.pop(stream, None)
         log.warning("%s: refused %s: %s", self._name, stream.peer, why)
         return None
+
+    async def _prove(self, stream: Stream, inbox: Inbox) -> Introduction:
+        """Shake hands in time and within the bound. Raises Failure, OSError, EOFError."""
+        limits = self._endpoint.limits
+        # Asked once, so that at most `max_handshakes` too many may come of it.
+        if self._open >= limits.max_connections:
+            raise Failure(Code.OVERLOADED, f"{self._open} connections are open already")
+        with self._endpoint.env.clock.move_on_after(limits.handshake_timeout_s):
+            return await admit(self._endpoint, stream, inbox)
+        raise Failure(Code.TIMEOUT, "it did not complete the handshake in time")

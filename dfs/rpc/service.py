@@ -47,6 +47,7 @@ class Service:
         self._notices = 0
         self._held_bytes = 0
         self._room = trio.lowlevel.ParkingLot()
+        self.holds_up_reader = False  # the reader waits for room in `borrow`
         self.nursery: trio.Nursery | None = None  # set while the connection runs
 
     def dispatch(
@@ -85,7 +86,9 @@ class Service:
     async def borrow(self, length_bytes: int) -> bytearray:
         """A buffer for a large payload, once the handlers hold few enough."""
         while self._held_bytes and self._held_bytes + length_bytes > self._max_held_bytes:
+            self.holds_up_reader = True
             await self._room.park()
+        self.holds_up_reader = False
         buffer = self._endpoint.buffers.take(length_bytes)
         self._held_bytes += len(buffer)
         return buffer

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from pysyncobj import SyncObj, SyncObjConf
 
-from dfs.config import Raft
+from dfs.config import Raft, Rpc
 from dfs.runtime import Env
 from master.raft import formats
 from master.raft.election import Lease, PreVote, Stickiness
@@ -367,10 +367,12 @@ def int_id(node: NumberedNode) -> int:
     return int(node.id)
 
 
-def check_limits(limits: Raft) -> str | None:
+def check_limits(limits: Raft, rpc: Rpc) -> str | None:
     """What is wrong with the configured sizes, None when nothing."""
     if 2 * limits.max_command_bytes > limits.batch_bytes:  # H6, H20
         return "raft.max_command_bytes must be at most half of raft.batch_bytes"
+    if 2 * limits.batch_bytes > rpc.max_payload_bytes:
+        return "raft.batch_bytes must be at most half of rpc.max_payload_bytes"
     if not 3 * limits.heartbeat_s < limits.election_timeout_min_s < limits.election_timeout_max_s:
         return "raft: 3 * heartbeat_s < election_timeout_min_s < election_timeout_max_s is due"
     return None

@@ -11,11 +11,8 @@ under the lease are answered, proposals gather for the next entry. State that wa
 is not flushed at once, since the log has it; it rides with the next flush, or goes after
 `apply_flush_s`.
 
-How a master comes to take part: its disk gets a nonce when it is first used. A cluster is founded
-by the configured master with the lowest id, once every configured one has shown an empty disk;
-from then on what was founded is told in every hello, and a new disk begins with just that. Whoever
-shows another disk under a known id has lost what it acknowledged, is refused, and ends
-(`membership`).
+A master whose disk is new takes part once it has heard how the cluster was founded (`founding`);
+one that shows another disk under a known id is refused, and ends (`membership`).
 """
 
 from __future__ import annotations
@@ -36,8 +33,10 @@ from dfs.rpc import Connection, Endpoint, Handlers, Reply, Request
 from dfs.runtime import Env
 from dfs.runtime.current import current_env
 from master.raft import formats, membership
+from master.raft.changes import Changes
 from master.raft.core import Core, check_limits
-from master.raft.formats import Member, Message
+from master.raft.formats import Message
+from master.raft.founding import Founding
 from master.raft.links import Links
 from master.raft.proposals import Proposals, Waiter
 from master.raft.snapshots import SnapshotFetch, SnapshotSource, own_values
@@ -64,23 +63,24 @@ class RaftNode:
     def __init__(
         self, env: Env, endpoint: Endpoint, config: Master, store: Store, machine: Machine
     ) -> None:
-        problem = check_limits(config.raft)
+        problem = check_limits(config.raft, config.rpc)
         if problem is not None:
             raise Failure(Code.CONFIG, problem)
         self.id, self.limits = config.id, config.raft
         self._env, self._endpoint, self._config = env, endpoint, config
         self._store, self._machine = store, machine
         self.on_leadership: Callable[[bool], None] = _ignore
-        self._proposals = Proposals(config.raft)
+        self.proposals = Proposals(config.raft)
         self._source = SnapshotSource(env, config, store)
         self._fetch = SnapshotFetch(env, config)
         self.links = Links(env, endpoint, config.raft, self.handlers(), self._hello, self._lost)
+        self._changes = Changes(self)
         self._core: Core | None = None  # none before the cluster is founded
         self._inbox: deque[tuple[Connection, Message]] = deque()
         self._requests: deque[Callable[[], None]] = deque()
-        self._fresh: dict[int, bytes] = {}  # nonces of configured masters with empty disks
+        self._founding = Founding(self.id, self.members())
+        self.guests: dict[int, str] = {}  # masters that are about to be added
         self._fetched: tuple[int, int] | None = None  # a snapshot is here: its index and term
-        self._handing_over = False
         self._flush_wanted = False
         self._dirty_since: float | None = None
         self._wake, self._stepped = trio.Event(), trio.Event()
@@ -94,9 +94,9 @@ class RaftNode:
         Raises Failure: NOT_LEADER (detail: the leader's address), OUTCOME_UNKNOWN when leadership
         was lost with the command on its way, OVERLOADED, BAD_MESSAGE when it is too large.
         """
-        if not self.is_leader() or self._handing_over:
+        if not self.is_leader() or self._changes.handing_over:
             raise self.not_leader()
-        waiter = self._proposals.submit(command)
+        waiter = self.proposals.submit(command)
         self._wake.set()
         return await waiter.wait()
 
@@ -158,57 +158,16 @@ class RaftNode:
     # -- changes, asked of the leader by operators
 
     async def add_master(self, id: int, address: str) -> None:
-        """Make that running master, which has an empty disk, a member.
-
-        Raises Failure: NOT_LEADER, CONFIG when the id was ever used, UNAVAILABLE when it does not
-        answer or another change is under way.
-        """
-        core = self._serving_core()
-        core.membership.check_change(formats.ADD, Member(id, address, b""))
-        self.links.want({**self.members(), id: address})
-        try:
-            if not await self._until(partial(self.is_reachable, id), self.limits.link_timeout_s):
-                raise Failure(Code.UNAVAILABLE, f"master {id} at {address} does not answer")
-            link = self.links.get(id)
-            assert link is not None
-            await self._change(formats.ADD, Member(id, address, link.nonce))
-        finally:
-            self.links.want(self.members())
+        """Make that running master, which has an empty disk, a member. See `Changes.add`."""
+        await self._changes.add(id, address)
 
     async def remove_master(self, id: int) -> None:
-        """Take a member out. A leader that is to remove itself hands over first.
-
-        Raises Failure: NOT_LEADER (also after handing over: ask again there), CONFIG when there is
-        no such member or it is the last, UNAVAILABLE when another change is under way.
-        """
-        core = self._serving_core()
-        member = Member(id, "", b"", False)
-        core.membership.check_change(formats.REMOVE, member)
-        if id == self.id:
-            await self.transfer(0)
-            await self._until(lambda: self.leader_id() != 0, self.limits.election_timeout_max_s)
-            raise self.not_leader()
-        await self._change(formats.REMOVE, member)
-        self.links.send(id, {"type": "removed"})
+        """Take a member out. See `Changes.remove`."""
+        await self._changes.remove(id)
 
     async def transfer(self, id: int) -> None:
-        """Hand leadership over to that master (0: the one with the most of the log).
-
-        Raises Failure: NOT_LEADER, UNAVAILABLE when it cannot be done.
-        """
-        core = self._serving_core()
-        target, patience_s = self._successor(core, id), self.limits.election_timeout_max_s
-        self._handing_over = True
-        try:
-            up_to_date = partial(self._has_all, core, target)
-            if not await self._until(up_to_date, patience_s):
-                raise Failure(Code.UNAVAILABLE, f"master {target} lags behind")
-            await self._request(partial(self._hand_over, core, target))
-            if not await self._until(lambda: not self.is_leader(), patience_s):
-                await self._request(core.step_down)
-                raise Failure(Code.UNAVAILABLE, f"master {target} did not take over")
-        finally:
-            self._handing_over = False
+        """Hand leadership over to that master (0: any). See `Changes.transfer`."""
+        await self._changes.transfer(id)
 
     async def create_snapshot(self) -> None:
         """Write a snapshot file and shorten the log. Raises Failure or OSError."""
@@ -227,46 +186,17 @@ class RaftNode:
                 log.info("%s: stops as leader: %s", self._env.name, failure.message)
         await self._flushed()
 
-    def _serving_core(self) -> Core:
+    def serving_core(self) -> Core:
+        """Of a leader that may begin something. Raises Failure NOT_LEADER or UNAVAILABLE."""
         if self._core is None or not self._core.is_leader():
             raise self.not_leader()
-        if not self._core.serving() or self._handing_over:
+        if not self._core.serving() or self._changes.handing_over:
             raise Failure(Code.UNAVAILABLE, "this leader is not ready for that; try again")
         return self._core
 
-    async def _change(self, verb: str, member: Member) -> None:
-        waiter = Waiter()
-        await self._request(partial(self._begin_change, verb, member, waiter))
-        await waiter.wait()
-
-    def _begin_change(self, verb: str, member: Member, waiter: Waiter) -> None:
-        core = self._serving_core()
-        core.membership.check_change(verb, member)
-        index = core.begin_change(verb, member)
-        if index is None:
-            raise Failure(Code.UNAVAILABLE, "another change of membership is under way")
-        self._proposals.expect(index, core.raftCurrentTerm, [waiter])
-        core.replicate()
-
-    def _successor(self, core: Core, id: int) -> int:
-        candidates = [p for p in self.links.up() if p in core.membership.present]
-        if id:
-            candidates = [peer for peer in candidates if peer == id]
-        if not candidates:
-            raise Failure(Code.UNAVAILABLE, f"master {id or ''} cannot take over: not reachable")
-        return max(candidates, key=lambda peer: (core.match_index(peer), -peer))
-
-    def _has_all(self, core: Core, target: int) -> bool:
-        return not core.is_leader() or core.match_index(target) == core.journal.last_index
-
-    def _hand_over(self, core: Core, target: int) -> None:
-        if core.is_leader():
-            core.lease.give_up()
-            self.links.send(target, {"type": "timeout_now", "term": core.raftCurrentTerm})
-
     # -- waiting for the loop
 
-    async def _request(self, call: Callable[[], None]) -> None:
+    async def request(self, call: Callable[[], None]) -> None:
         """Have the loop call this between two flushes. Raises what it raises."""
         waiter = Waiter()
 
@@ -282,7 +212,7 @@ class RaftNode:
         self._wake.set()
         await waiter.wait()
 
-    async def _until(self, condition: Callable[[], bool], seconds: float) -> bool:
+    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until it holds after some step; whether it came to hold in that time."""
         deadline = self._env.clock.monotonic() + seconds
         while not condition():
@@ -331,6 +261,7 @@ class RaftNode:
         else:
             log.info("%s: empty disk, looking for the other masters", self._env.name)
             self.links.want(self.members())
+            self._founding.empty_disk(self.id, self._store.get(META, b"nonce") or b"")
             self._found_if_complete()
 
     async def _step(self) -> None:
@@ -352,10 +283,10 @@ class RaftNode:
         self._stepped = trio.Event()
 
     def _begin_entries(self, core: Core) -> None:
-        began = core.is_leader() and not self._handing_over and self._proposals.ready()
+        began = core.is_leader() and not self._changes.handing_over and self.proposals.ready()
         if began:
             now_ns = self._env.clock.wall_ns()
-            self._proposals.begin(core.append, core.raftCurrentTerm, now_ns)
+            self.proposals.begin(core.append, core.raftCurrentTerm, now_ns)
         if began or core.behind():
             core.replicate()
 
@@ -445,7 +376,7 @@ class RaftNode:
         if self._core is None and message["founding"]:
             self._take_founding(message["founding"])
         elif self._core is None:
-            self._fresh[peer] = nonce
+            self._founding.empty_disk(peer, nonce)
         self.links.accept(connection, nonce)
         if self._core is not None:
             self._core.transport.link_up(peer)
@@ -453,7 +384,7 @@ class RaftNode:
 
     def _lost(self, peer: int) -> None:
         """A link has ended."""
-        self._fresh.pop(peer, None)
+        self._founding.lost(peer)
         self._requests.append(partial(self._link_down, peer))
         self._wake.set()
 
@@ -469,15 +400,10 @@ class RaftNode:
     # -- founding
 
     def _found_if_complete(self) -> None:
-        """The configured master with the lowest id founds, once all have shown empty disks."""
-        configured = self.members()
-        if self._core is not None or self.id != min(configured, default=0):
-            return
-        nonces = {**self._fresh, self.id: self._store.get(META, b"nonce") or b""}
-        if all(id in nonces for id in configured):
-            founders = [Member(id, a, nonces[id]) for id, a in sorted(configured.items())]
-            log.info("%s: founds a cluster of masters %s", self._env.name, sorted(configured))
-            self._take_founding(formats.pack_founding(founders))
+        packed = self._founding.decided() if self._core is None else None
+        if packed is not None:
+            log.info("%s: founds a cluster of masters %s", self._env.name, sorted(self.members()))
+            self._take_founding(packed)
             self.links.broadcast(self._hello())
 
     def _take_founding(self, packed: bytes) -> None:
@@ -487,14 +413,13 @@ class RaftNode:
 
     def _start_core(self) -> None:
         self._core = self.core_class(self._env, self.id, self.limits, self._store, self)
-        self._fresh.clear()
         for peer in self.links.up():
             self._core.transport.link_up(peer)
         self.links.want(self._wanted(self._core))
 
     def _wanted(self, core: Core) -> dict[int, str]:
         """Whom to keep links with."""
-        return {} if core.removed else self.members()
+        return {} if core.removed else {**self.members(), **self.guests}
 
     # -- what Core asks (its Host)
 
@@ -506,33 +431,20 @@ class RaftNode:
         if command[0] == formats.COMMANDS:
             try:
                 answers = self._machine.apply(command[1:])
-            except Exception as error:  # noqa: BLE001  H11: whatever it is, masters would diverge
+            except Exception as error:  # whatever it is: the masters would differ (H11)
                 log.exception("%s: entry %d", self._env.name, index)
                 self._env.fatal(f"entry {index} cannot be applied: {error!r}")
-        self._proposals.applied(index, term, answers)
+        self.proposals.applied(index, term, answers)
 
     def leadership_changed(self, leads: bool) -> None:
         if not leads:
-            self._proposals.deposed(self.not_leader)
+            self.proposals.deposed(self.not_leader)
         self.on_leadership(leads)
 
     def offers_snapshot(self, peer: int) -> bool:
-        core, offer = self._core, self._source.offer
-        if core is None or self._nursery is None:
+        if self._core is None or self._nursery is None:
             return False
-        if offer is not None and offer.index >= core.journal.first_index:
-            return True
-        if not self._source.copying:
-            self._nursery.start_soon(self._copy)
-        return False
-
-    async def _copy(self) -> None:
-        if self._source.copying:
-            return
-        try:
-            await self._source.create()
-        except (OSError, Failure) as error:
-            log.error("%s: no snapshot: %s", self._env.name, error)
+        return self._source.reaches(self._core.journal.first_index, self._nursery)
 
     async def _piece_asked(self, request: Request) -> Reply:
         return await self._source.piece(request.message)

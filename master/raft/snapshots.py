@@ -20,6 +20,7 @@ import logging
 from dataclasses import dataclass
 from functools import partial
 
+import trio
 import xxhash
 
 from dfs.config import Master
@@ -56,6 +57,22 @@ class SnapshotSource:
         self._file: File | None = None
         self.offer: Offer | None = None
         self.copying = False
+
+    def reaches(self, first_index: int, nursery: trio.Nursery) -> bool:
+        """Whether there is a file that a log from `first_index` on continues; if not, make one."""
+        if self.offer is not None and self.offer.index >= first_index:
+            return True
+        if not self.copying:
+            nursery.start_soon(self._create_for_follower)
+        return False
+
+    async def _create_for_follower(self) -> None:
+        if self.copying:
+            return
+        try:
+            await self.create()
+        except (OSError, Failure) as error:
+            log.error("%s: no snapshot: %s", self._env.name, error)
 
     async def create(self) -> Offer:
         """Copy what is durable now. Raises OSError or Failure; then the old offer stands."""
@@ -99,11 +116,13 @@ class SnapshotSource:
         offer, file = self.offer, self._file
         if offer is None or file is None or request.index not in (0, offer.index):
             raise Failure(Code.UNAVAILABLE, f"no snapshot at index {request.index}")
-        length = max(0, min(self._piece_bytes, offer.total_bytes - request.offset))
-        data = bytearray(length)
-        await self._env.run_blocking(
-            partial(file.pread_into, memoryview(data), request.offset), "snapshot"
-        )
+        data = bytearray(max(0, min(self._piece_bytes, offer.total_bytes - request.offset)))
+        work = partial(file.pread_into, memoryview(data), request.offset)
+        try:
+            await self._env.run_blocking(work, "snapshot")
+        except OSError as error:
+            text = f"the snapshot at {offer.index} cannot be read: {error}"
+            raise Failure(Code.UNAVAILABLE, text) from None
         return Reply(SnapshotPiece(offer.index, offer.total_bytes, offer.digest), [data])
 
 

@@ -42,12 +42,13 @@ def commit_write(transaction: Transaction, operation: CommitWrite) -> Done:
     """Written data becomes part of the file."""
     inode = transaction.inode(operation.inode)
     check_regular(inode)
-    if operation.end_bytes < 0 or len(operation.cuts) % 2:
+    if operation.end_bytes < 0 or len(operation.cuts) % 2 or len(operation.written) % 2:
         raise refusal(errno.EINVAL, f"commit of {operation.end_bytes} bytes to {inode.number}")
     if operation.end_bytes > FILE_MAX_BYTES:
         raise refusal(errno.EFBIG, f"commit of {operation.end_bytes} bytes to {inode.number}")
     _check_time(operation.mtime_ns)
     chunks.finish_cuts(transaction, inode, operation.cuts)
+    chunks.note_written(transaction, inode, operation.written)
     inode.size_bytes = max(inode.size_bytes, operation.end_bytes)
     inode.data_version += 1
     inode.mtime_ns = transaction.now_ns if operation.mtime_ns is None else operation.mtime_ns

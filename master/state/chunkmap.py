@@ -94,4 +94,5 @@ def _location(tables: Tables, index: int, chunk: Chunk, addresses: dict[int, str
         chunk.generation,
         tuple(Replica(server, addresses[server]) for server in chunk.servers),
         chunk.cut_bytes,
+        chunk.fresh,
     )

@@ -85,7 +85,7 @@ def _add(transaction: Transaction, inode: Inode, index: int, servers: tuple[int,
     handle = counters.next_handle
     counters.next_handle = handle + 1
     counters.chunks += 1
-    chunk = Chunk(handle, 1, 0, None, inode.trim_epoch, len(servers), servers)
+    chunk = Chunk(handle, 1, 0, None, inode.trim_epoch, True, len(servers), servers)
     _store(transaction, inode, index, chunk)
     transaction.tables.put(names.HANDLES, key(handle), records.encode_handle(inode.number, index))
     transaction.count_replica_set(chunk.wanted, servers, 1)
@@ -189,6 +189,15 @@ def finish_cuts(transaction: Transaction, inode: Inode, cuts: tuple[int, ...]) -
                 _store(transaction, inode, index, chunk)
 
 
+def note_written(transaction: Transaction, inode: Inode, written: tuple[int, ...]) -> None:
+    """The chunks named (index, handle in turn) have their replicas and are fresh no more."""
+    for index, handle in zip(written[::2], written[1::2], strict=True):
+        for _, chunk in chunkmap.live_chunks(transaction.tables, inode, index, 1):
+            if chunk.handle == handle and chunk.fresh:
+                chunk.fresh = False
+                _store(transaction, inode, index, chunk)
+
+
 def _trim(transaction: Transaction, inode: Inode, first: int) -> None:
     inode.trim_epoch += 1
     inode.trims += 1
@@ -208,7 +217,7 @@ def drop_some(transaction: Transaction, inode: Inode, limit: int) -> int:
 
 
 def reap_trim(transaction: Transaction, orphan: Orphan, limit: int) -> tuple[int, bool]:
-    """Go on with a trim for up to `limit` (at least 1) records: (records seen, whether it is finished).
+    """Go on with a trim for up to `limit` records, at least 1: (records seen, whether it ended).
 
     Moves the orphan's third number, the first index not seen.
     """

@@ -54,7 +54,7 @@ _u64_pair = struct.Struct(">QQ")
 _tag = bytes([FORMAT])
 
 _INODE = struct.Struct(">B4I2Q4q5Q4I")
-_CHUNK = struct.Struct(">B3QqIBB")
+_CHUNK = struct.Struct(">B3QqI?BB")
 _ENTRY = struct.Struct(">BQQ")
 _SESSION = struct.Struct(">B3Qq")
 _ORPHAN = struct.Struct(">BB3Q")
@@ -164,6 +164,7 @@ class Chunk:
     generation: int
     cut_bytes: int | None
     epoch: int  # the inode's `trim_epoch` when the chunk was allocated
+    fresh: bool  # no write to it has been committed
     wanted: int  # replicas it was allocated with
     servers: tuple[int, ...]  # the chain, primary first
 
@@ -171,17 +172,26 @@ class Chunk:
         cut = -1 if self.cut_bytes is None else self.cut_bytes
         count = len(self.servers)
         head = _CHUNK.pack(
-            FORMAT, self.handle, self.version, self.generation, cut, self.epoch, self.wanted, count
+            FORMAT,
+            self.handle,
+            self.version,
+            self.generation,
+            cut,
+            self.epoch,
+            self.fresh,
+            self.wanted,
+            count,
         )
         return head + struct.pack(f">{count}I", *self.servers)
 
     @staticmethod
     def decode(value: bytes) -> Chunk:
         check_format(value, "chunks")
-        _, handle, version, generation, cut, epoch, wanted, count = _CHUNK.unpack_from(value)
+        head = _CHUNK.unpack_from(value)
+        _, handle, version, generation, cut, epoch, fresh, wanted, count = head
         servers = struct.unpack_from(f">{count}I", value, _CHUNK.size)
         cut_bytes = None if cut < 0 else cut
-        return Chunk(handle, version, generation, cut_bytes, epoch, wanted, servers)
+        return Chunk(handle, version, generation, cut_bytes, epoch, fresh, wanted, servers)
 
 
 @dataclass(slots=True)

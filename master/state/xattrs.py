@@ -44,6 +44,8 @@ def set_xattr(transaction: Transaction, operation: SetXattr) -> Done:
         raise refusal(errno.EEXIST, f"attribute {name!r} of inode {inode.number}")
     if old is None and flags & XattrFlags.REPLACE:
         raise refusal(errno.ENODATA, f"attribute {name!r} of inode {inode.number}")
+    if old == value:
+        return Done()  # no change, so no ctime either, as on ext4
     names_bytes, values_bytes = _sizes_after(inode, name, old, value)
     if names_bytes > NAMES_MAX_BYTES or values_bytes > VALUES_MAX_BYTES:
         raise refusal(errno.ENOSPC, f"attributes of inode {inode.number}")

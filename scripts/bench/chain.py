@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a write chain of three chunkserver processes on loopback carries, and what it costs.
 
-    scripts/bench/chain.py [--gib 1] [--dir DIR] [--packets 512,1024] [--rims inline,adaptive,thread]
+    scripts/bench/chain.py [--gib 1] [--dir DIR] [--packets 512,1024] [--rims inline,thread]
 
 Per rim (how a chunkserver waits for its disk) and packet size: MB/s of one client that streams
 with a window of 8 MiB, CPU seconds per GiB over all processes, and p50/p99 of single 4 KiB writes.

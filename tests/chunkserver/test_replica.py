@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunkserver.format import DATA_OFFSET, HEADER_BYTES, TABLE_OFFSET
+from chunkserver.format import DATA_OFFSET, HEADER_BYTES, TABLE_OFFSET, valid_headers
 from chunkserver.replica import Replica
 from dfs.checksums import checksum, piece_checksums, unpack_checksums, verify
 from dfs.errors import Code, Failure
@@ -298,6 +298,37 @@ def test_cut_that_was_killed_is_carried_out_at_opening() -> None:
     after = _state_after(file)
     assert (after.generation, after.length_bytes) == (1, 10)
     assert len(file.content) == DATA_OFFSET + 10
+
+
+def test_settled_cut_is_not_carried_out_again_over_newer_data() -> None:
+    file, replica = make()
+    write(replica, 0, b"o" * 3 * BLOCK_BYTES)
+    file.changes, file.kill_at = 0, 2
+    with pytest.raises(Killed):
+        replica.cut(1, 10)
+    write(reopened(file), 10, b"n" * 20)
+    assert read(_state_after(file), 0, 100) == b"o" * 10 + b"n" * 20
+
+
+def _announced(file: MemoryFile) -> int:
+    """The intent on disk."""
+    return valid_headers(bytes(file.content[:HEADER_BYTES]))[0][0].intent
+
+
+def test_block_stays_announced_until_a_sync_that_began_after_its_write() -> None:
+    file, replica = make()
+    write(replica, 0, b"o" * 4 * BLOCK_BYTES)
+    replica.sync()
+    assert _announced(file) == 0
+    write(replica, 0, b"a")
+    first = replica.begin_sync()
+    write(replica, BLOCK_BYTES, b"b")
+    second = replica.begin_sync()
+    write(replica, 2 * BLOCK_BYTES, b"c")
+    replica.end_sync(first)
+    assert _announced(file) == 0b110
+    replica.end_sync(second)
+    assert _announced(file) == 0b100
 
 
 # -- damage

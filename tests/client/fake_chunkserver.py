@@ -24,6 +24,7 @@ from dfs.messages.chunks import (
 )
 from dfs.messages.common import Done
 from dfs.rpc import Endpoint, Handlers, Pool, Reply, Request, serve
+from dfs.runtime import Env
 from tests.client.sparse import SparseBytes
 
 LINK_TIMEOUT_S = 2.5
@@ -53,8 +54,11 @@ class FakeChunkserver:
         self.fault: Fault = lambda message: None
         self.hang = False
         self.corrupt_reads = False
+        self.bytes_per_s = 0  # of writing; 0: at once
+        self._writing = trio.Lock()
         self.requests: list[object] = []
         self._pool: Pool | None = None
+        self._env: Env | None = None
 
     async def run(
         self,
@@ -65,7 +69,7 @@ class FakeChunkserver:
     ) -> None:
         """Serve until cancelled. Replicas outlive it, as on a disk, but for what is unsynced."""
         async with trio.open_nursery() as nursery:
-            self._pool = Pool(endpoint, nursery)
+            self._pool, self._env = Pool(endpoint, nursery), endpoint.env
             self.address = await nursery.start(serve, endpoint, listen, self._handlers())
             task_status.started(self.address)
 
@@ -110,6 +114,9 @@ class FakeChunkserver:
         replica = self._find(message.handle, message.version)
         if replica.generation != message.generation:
             raise Failure(Code.STALE_VERSION, "another generation", detail=self.address)
+        if self.bytes_per_s and self._env is not None:
+            async with self._writing:
+                await self._env.clock.sleep(len(data) / self.bytes_per_s)
         replica.data.write(message.offset, data)
         await self._forward(message, (data,))
         if message.sync:

@@ -10,9 +10,10 @@ import trio
 from dfs.client import OpenFile
 from dfs.config import ClientLimits
 from dfs.errors import Code, Failure
+from dfs.layout import CHUNK_BYTES
 from dfs.messages.chunks import ReadChunk, SyncChunk, WriteChunk
 from dfs.messages.common import ROOT, Attributes
-from dfs.messages.operations import Create, Unlink
+from dfs.messages.operations import Create, SetAttributes, Unlink
 from tests.client.fake_cluster import Scene, create, pattern, play
 from tests.conftest import ExpectedLogs
 
@@ -374,6 +375,76 @@ def test_a_failing_disk_is_left_out_of_a_sync(key_file: str, expected_logs: Expe
             chunk = (await client.chunk_map(file.inode, 0, 1)).chunks[0]
             assert victim.server not in [r.server for r in chunk.replicas]
             await file.close()
+
+    play(key_file, scene)
+
+
+def test_one_dead_server_costs_one_timeout_over_all_chunks(
+    key_file: str, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("inode .* chunk")
+
+    async def scene(s: Scene) -> None:
+        async with s.client() as client:
+            files = [await create(client, b"%d" % i) for i in range(4)]
+            for file in files:
+                await file.write(0, b"x" * 100)
+                await file.write(CHUNK_BYTES, b"y" * 100)
+                await file.flush()
+            s.servers[1].hang = True
+            begun = s.world.clock.monotonic()
+            for file in files:
+                await file.write(50, b"z")
+                await file.sync()
+            assert s.world.clock.monotonic() - begun < 5  # the others cost a short probe each
+            for file in files:
+                await file.close()
+
+    play(key_file, scene)
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_a_server_that_dies_before_a_cut_is_carried_out(
+    key_file: str, expected_logs: ExpectedLogs, victim: int
+) -> None:
+    expected_logs("inode .* chunk")
+    limits = ClientLimits(packet_bytes=64 << 10)
+
+    async def scene(s: Scene) -> None:
+        async with s.client(limits=limits) as client:
+            file = await create(client)
+            await file.write(0, pattern(MIB))
+            await client.set_attributes(SetAttributes(file.inode, ROOT, size_bytes=1000))
+            s.servers[victim].hang = True
+            begun = s.world.clock.monotonic()
+            for at in range(0, MIB, 128 << 10):
+                await file.write(at, b"x")
+            await file.flush()
+            assert s.world.clock.monotonic() - begun < 3
+            await file.close()
+        found = await content(s, file.inode)
+        assert found[:1000] == b"x" + pattern(MIB)[1:1000]
+        assert found[1000 : 128 << 10] == bytes((128 << 10) - 1000)
+
+    play(key_file, scene)
+
+
+def test_a_slow_chain_is_not_taken_for_a_dead_one(key_file: str) -> None:
+    """Every packet takes long to come through, but they do come through."""
+
+    async def scene(s: Scene) -> None:
+        async with s.client() as client:
+            file = await create(client)
+            await file.write(0, b"x")
+            await file.flush()
+            chunk = (await client.chunk_map(file.inode, 0, 1)).chunks[0]
+            s.masters.servers[chunk.replicas[0].server].bytes_per_s = MIB
+            begun = s.world.clock.monotonic()
+            await stream(file, pattern(16 * MIB))
+            await file.close()
+            assert s.world.clock.monotonic() - begun < 20  # nothing was sent twice
+            chunk = (await client.chunk_map(file.inode, 0, 1)).chunks[0]
+            assert len(chunk.replicas) == 3
 
     play(key_file, scene)
 

@@ -7,6 +7,7 @@ files are known to the "master" only once flushed, and merged into what this cli
 
 from __future__ import annotations
 
+import logging
 import stat
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +35,8 @@ from dfs.runtime import Buffer, Clock
 from master.commands import ApplyOperations, BeginSession, CommandBatch, ReapOrphans
 from master.state import StateMachine, queries
 from tests.master.state.memory_tables import MemoryTables
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 4096
 SESSION = 7
@@ -107,6 +110,7 @@ class MemoryFile:
         return self._state.contents.read(offset, max(0, min(length_bytes, size - offset)))
 
     async def write(self, offset: int, data: Buffer) -> None:
+        log.debug("inode %d at %d: written %r", self.inode, offset, bytes(data[:5]))
         self._state.contents.write(offset, data)
         self._state.end_bytes = max(self._state.end_bytes, offset + len(data))
         self._state.written_ns = self._client.now_ns()
@@ -137,7 +141,7 @@ class MemoryClient:
         self._clock = clock
         self._tables = MemoryTables()
         self._machine = StateMachine(self._tables)
-        self._states: dict[int, State] = {}
+        self.states: dict[int, State] = {}
         self._sequence = 0
         self._apply(BeginSession(SESSION, "memory"))
 
@@ -205,7 +209,7 @@ class MemoryClient:
         return self._open(self._merged(answer), operation.caller)
 
     def is_open(self, inode: int) -> bool:
-        return inode in self._states and self._states[inode].handles > 0
+        return inode in self.states and self.states[inode].handles > 0
 
     # -- within
 
@@ -225,7 +229,7 @@ class MemoryClient:
         return MemoryFile(self, state, attributes, unchanged=unchanged)
 
     def _state(self, inode: int) -> State:
-        return self._states.setdefault(inode, State())
+        return self.states.setdefault(inode, State())
 
     def commit(self, inode: int) -> None:
         """Tell the "master" of what was written."""
@@ -244,11 +248,11 @@ class MemoryClient:
         if closed:
             self._apply(ReapOrphans(closed, 1 << 10))
             for inode in closed:
-                self._states.pop(inode, None)
+                self.states.pop(inode, None)
 
     def _merged(self, attributes: Attributes) -> Attributes:
         attributes = self._with_space(attributes)
-        state = self._states.get(attributes.inode)
+        state = self.states.get(attributes.inode)
         if state is None or state.written_ns is None:
             return attributes
         size = max(attributes.size_bytes, state.end_bytes)
@@ -256,7 +260,7 @@ class MemoryClient:
         return replace(attributes, size_bytes=size, mtime_ns=written, ctime_ns=written)
 
     def _with_space(self, attributes: Attributes) -> Attributes:
-        state = self._states.get(attributes.inode)
+        state = self.states.get(attributes.inode)
         blocks = len(state.contents.blocks) if state else 0
         return replace(attributes, allocated_bytes=blocks * BLOCK_BYTES)
 

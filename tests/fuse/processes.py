@@ -69,7 +69,8 @@ class MountProcess:
 @contextlib.contextmanager
 def mount_process(mountpoint: Path, log_path: Path) -> Iterator[MountProcess]:
     """A running memory mount at that directory."""
-    mountpoint.mkdir(exist_ok=True)
+    with contextlib.suppress(FileExistsError):  # and cannot be looked at when its client is dead
+        mountpoint.mkdir()
     with log_path.open("a") as log:
         process = MountProcess(mountpoint, log)
         try:

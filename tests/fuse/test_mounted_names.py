@@ -337,6 +337,12 @@ def test_writing_clears_setuid(mounted: Path) -> None:
         with as_user(NOBODY, NOBODY, []), opened(path, flags) as file:
             os.write(file, b"2")
         assert stat.S_IMODE(path.stat().st_mode) == 0o777
+    path.chmod(0o6777)
+    with as_user(NOBODY, NOBODY, []):
+        os.truncate(path, 0)
+        with refused(errno.EPERM):
+            os.chmod(path, 0o777)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777
 
 
 @needs_root
@@ -384,9 +390,13 @@ def test_xattr_flags_create_and_replace(mounted: Path) -> None:
 def test_xattr_namespaces_and_sizes(mounted: Path) -> None:
     path = mounted / "f"
     path.touch()
-    for name in ("system.posix_acl_access", "system.posix_acl_default", "other.x"):
+    for target, name in (
+        (path, "system.posix_acl_access"),
+        (mounted, "system.posix_acl_default"),
+        (path, "other.x"),
+    ):
         with refused(errno.EOPNOTSUPP):
-            os.setxattr(path, name, ACL)
+            os.setxattr(target, name, ACL)
     with refused(errno.EOPNOTSUPP):
         os.getxattr(path, "system.posix_acl_access")
     os.setxattr(path, "user.big", b"x" * 65536)

@@ -92,8 +92,14 @@ def test_arbitrary_bytes_are_decoded_or_refused(data: bytes) -> None:
 
 
 def junk() -> st.SearchStrategy[Any]:
-    leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats()
-    leaves = leaves | st.text(max_size=5) | st.binary(max_size=5)
+    leaves: st.SearchStrategy[Any] = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.floats(),
+        st.text(max_size=5),
+        st.binary(max_size=5),
+    )
     return st.recursive(leaves, lambda x: st.lists(x, max_size=4), max_leaves=12)
 
 

@@ -77,12 +77,21 @@ async def play(world: World) -> list[bytes]:
     async def client(name: str) -> None:
         acknowledged.extend(await ask(world.env(name), world, 200))
 
+    crashed = trio.Event()
+
+    async def witness(number: int) -> None:
+        await crashed.wait()  # trio keeps the waiting tasks in a set
+        world.trace("woken", number)
+
     await world.start("server", serve)
     async with trio.open_nursery() as nursery:
+        for i in range(10):
+            nursery.start_soon(witness, i)
         for i in range(CLIENTS):
             nursery.start_soon(client, f"client-{i}")
         await world.clock.sleep(0.05)
         world.crash("server")
+        crashed.set()
         await world.clock.sleep(0.1)
         world.restart("server")
         await world.clock.sleep(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable
 
@@ -99,6 +100,21 @@ def test_reopening_finds_what_was_written(place: Place, store: KeyValue) -> None
     put(store, (b"key", b"value"))
     store.close()
     assert open_store(place).get("one", b"key") == b"value"
+
+
+def test_a_closed_store_is_not_used(store: KeyValue) -> None:
+    put(store, (b"key", b"value"))
+    store.close()
+    with pytest.raises(OSError, match="store") as reading:
+        store.get("one", b"key")
+    with pytest.raises(OSError, match="store") as writing:
+        put(store, (b"key", b""))
+    assert (reading.value.errno, writing.value.errno) == (errno.EBADF, errno.EBADF)
+
+
+def test_a_store_needs_its_directory(place: Place) -> None:
+    with pytest.raises(FileNotFoundError):
+        open_store(place, "no directory/store")
 
 
 def test_reads_see_a_write_made_elsewhere_once_it_returned(place: Place) -> None:

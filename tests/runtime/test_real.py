@@ -89,6 +89,20 @@ def test_cached_reads_are_served_or_declined_on_any_file_system(tmp_path: Path) 
         os.unlink(path)
 
 
+def test_a_write_cut_short_by_the_system_is_no_success(env: RealEnv, tmp_path: Path) -> None:
+    file = env.disk.open(f"{tmp_path}/file", write=True, create=True)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r".") as caught:
+            file.pwrite([b"a" * 100_000, b"b" * 100_000], 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    file.pwrite([b"a" * 100_000, b"b" * 100_000], 0)
+    assert env.disk.read_file(f"{tmp_path}/file") == b"a" * 100_000 + b"b" * 100_000
+
+
 def test_a_punched_hole_gives_its_blocks_back(env: RealEnv, tmp_path: Path) -> None:
     file = env.disk.open(f"{tmp_path}/file", write=True, create=True)
     file.pwrite([os.urandom(1 << 20)], 0)

@@ -33,7 +33,7 @@ _MAGIC = 0xBEEFC0DE
 _PAGE_HEADER_BYTES = 16  # of LMDB 0.9 files; 1.0 has 24
 _META = struct.Struct("=IIQQ48s48sQQ")  # magic, version, address, map size, dbs, last page, txn
 _PAGE_SIZE = struct.Struct("=I")  # the free database's md_pad holds the page size
-_COPY_CHUNK_MODE = 0o600
+_FILE_MODE = 0o600
 
 
 class RealKeyValue:
@@ -61,7 +61,7 @@ class RealKeyValue:
                 map_size=self._map_size_bytes,
                 subdir=False,
                 max_dbs=len(self._names),
-                mode=0o600,
+                mode=_FILE_MODE,
                 max_spare_txns=1,
             )
             self._tables = {n: self._environment.open_db(n.encode()) for n in self._names}
@@ -151,11 +151,12 @@ class RealKeyValue:
 
     def replace_with(self, path: str) -> None:
         check_file(path)
+        self._settle()
+        _sync_file(path)
         with self._guard:
-            self._close()
-            self._settle()
-            os.rename(path, self._path)
+            os.rename(path, self._path)  # the open environment keeps the old file meanwhile
             _sync_directory_of(self._path)
+            self._close()
             # The reader table of the old file says nothing about the new one.
             if os.path.exists(self._path + LOCK_SUFFIX):
                 os.unlink(self._path + LOCK_SUFFIX)
@@ -230,7 +231,7 @@ def _verify(path: str, size_bytes: int) -> None:
 def _sync_file(path: str) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        os.fchmod(fd, _COPY_CHUNK_MODE)
+        os.fchmod(fd, _FILE_MODE)
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -250,6 +251,8 @@ def _raise(error: lmdb.Error, path: str) -> NoReturn:
         raise ValueError(f"{path}: keys are 1 to 511 bytes") from error
     if isinstance(error, lmdb.MapFullError):
         raise OSError(errno.ENOSPC, f"the store {path} has reached its map size") from error
+    if error.code == 0:  # not LMDB's but the binding's own: used after `close`
+        raise OSError(errno.EBADF, "the store is closed", path) from error
     if error.code > 0:
         raise OSError(error.code, f"{os.strerror(error.code)} in the store", path) from error
     raise Failure(Code.DISK, f"the store {path} is damaged: {error}") from error

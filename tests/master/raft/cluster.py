@@ -20,8 +20,7 @@ import xxhash
 from dfs.config import Master, Raft, Rpc
 from dfs.errors import Failure
 from dfs.rpc import Endpoint, Identity, serve
-from dfs.runtime import Env
-from dfs.runtime.sim import World
+from dfs.runtime.sim import SimEnv, World
 from master.raft import RaftNode, formats
 from master.raft.core import Core
 from master.raft.formats import Entry, Message
@@ -152,6 +151,7 @@ class Cluster:
         self.nodes: dict[int, RaftNode] = {}
         self.ledgers: dict[int, Ledger] = {}
         self.stores: dict[int, Store] = {}
+        self.envs: dict[int, SimEnv] = {}  # of the incarnation that the node belongs to
         self.monitors = Monitors(self.world)
         watched = {"monitors": self.monitors}
         transport = type("Transport", (self.transport_class,), watched)
@@ -174,7 +174,7 @@ class Cluster:
     async def _main(
         self,
         id: int,
-        env: Env,
+        env: SimEnv,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -183,7 +183,7 @@ class Cluster:
         store = self.stores[id] = Store.open(env, STATE_FILE, self.limits)
         ledger = self.ledgers[id] = Ledger(store)
         node = self._node(env, endpoint, self._config(id), store, ledger)
-        self.nodes[id] = node
+        self.nodes[id], self.envs[id] = node, env
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(serve, endpoint, address_of(id), node.handlers()))
             await nursery.start(node.run)
@@ -196,11 +196,20 @@ class Cluster:
     def crash(self, id: int) -> None:
         self.world.crash(name_of(id))
 
-    def restart(self, id: int) -> None:
-        self.world.restart(name_of(id))
+    async def restart(self, id: int) -> None:
+        """Start it again; its node is there when this returns, or has ended already."""
+        env = self.world.restart(name_of(id))
+        await self.until(lambda: self.envs.get(id) is env or env.dead)
+
+    async def ends(self, id: int) -> str:
+        """Wait for that master to end by itself; its reason."""
+        await self.until(lambda: not self.world.is_alive(name_of(id)))
+        ((_, reason),) = [e for e in self.world.endings if e[1].startswith("fatal")]
+        self.world.endings.clear()
+        return reason
 
     def alive(self) -> list[int]:
-        return [id for id in sorted(self.nodes) if self.world.is_alive(name_of(id))]
+        return [id for id in sorted(self.nodes) if not self.envs[id].dead]
 
     # -- waiting
 
@@ -242,21 +251,26 @@ class Cluster:
 
     # -- clients
 
-    async def add(self, add: Add, within_s: float = 60.0) -> int:
+    async def add(self, add: Add) -> int:
         """Do it, whoever leads, retrying under the same number."""
-        clock = self.world.clock
-        deadline = clock.monotonic() + within_s
-        while clock.monotonic() < deadline:
+        while True:
             for id in self.alive():
-                if self.nodes[id].is_leader():
-                    with clock.move_on_after(2.0):
-                        try:
-                            answer: Sum = await self.nodes[id].propose(add)
-                            return answer.value
-                        except Failure as failure:
-                            assert failure.retryable, failure
-            await clock.sleep(0.02)
-        raise TimeoutError(str(add))
+                value = await self.try_add(id, add)
+                if value is not None:
+                    return value
+            await self.world.clock.sleep(0.02)
+
+    async def try_add(self, id: int, add: Add) -> int | None:
+        """Do it at that master; None when it cannot, or perhaps has."""
+        with self.world.clock.move_on_after(2.0):
+            try:
+                answer: Sum = await self.nodes[id].propose(add)
+            except Failure as failure:
+                if not failure.retryable:
+                    raise
+            else:
+                return answer.value
+        return None
 
 
 def changed(limits: Raft, **changes: Any) -> Raft:  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from dfs.errors import Code, Failure
@@ -39,7 +40,7 @@ def test_one_master_alone_is_a_cluster() -> None:
         await cluster.start()
         await additions(cluster, 20)
         cluster.crash(1)
-        cluster.restart(1)
+        await cluster.restart(1)
         await cluster.leader()
         assert cluster.ledgers[1].value(b"c1") == 20
 
@@ -73,7 +74,7 @@ def test_everything_acknowledged_survives_the_power_loss_of_all() -> None:
         for id in cluster.ids:
             cluster.crash(id)
         for id in cluster.ids:
-            cluster.restart(id)
+            await cluster.restart(id)
         await cluster.leader()
         await cluster.settled()
         assert [cluster.ledgers[id].value(b"c1") for id in cluster.ids] == [30, 30, 30]
@@ -195,14 +196,14 @@ def test_a_lagging_master_catches_up_by_snapshot() -> None:
         await additions(cluster, 300, client=2)
         assert leader._core is not None
         assert leader._core.journal.first_index > 100
-        cluster.restart(away)
+        await cluster.restart(away)
         await cluster.until(lambda: cluster.nodes[away].applied_index >= leader.applied_index)
         await cluster.settled()
         assert cluster.monitors.seen["snapshot"]
         assert len({cluster.digest(id) for id in cluster.ids}) == 1
         # It is as good as any other now, restart included.
         cluster.crash(away)
-        cluster.restart(away)
+        await cluster.restart(away)
         await additions(cluster, 20, client=3)
         await cluster.settled()
         assert len({cluster.digest(id) for id in cluster.ids}) == 1
@@ -221,7 +222,7 @@ def test_the_log_keeps_enough_for_a_short_absence() -> None:
         away = next(id for id in cluster.ids if id != leader.id)
         cluster.crash(away)
         await additions(cluster, 30, client=2)
-        cluster.restart(away)
+        await cluster.restart(away)
         await cluster.settled()
         assert not cluster.monitors.seen["snapshot"]
         assert leader._core is not None
@@ -230,7 +231,9 @@ def test_the_log_keeps_enough_for_a_short_absence() -> None:
     cluster.run(main)
 
 
-def test_a_wiped_master_is_refused_under_its_old_id_and_welcome_under_a_new_one(expected_logs: ExpectedLogs) -> None:
+def test_a_wiped_master_is_refused_under_its_old_id_and_welcome_under_a_new_one(
+    expected_logs: ExpectedLogs,
+) -> None:
     expected_logs("must come back under a new id")
     cluster = Cluster(seed=10, limits=changed(LIMITS, compact_entries=60, keep_entries=20))
 
@@ -241,10 +244,8 @@ def test_a_wiped_master_is_refused_under_its_old_id_and_welcome_under_a_new_one(
         lost = next(id for id in cluster.ids if id != leader.id)
         cluster.crash(lost)
         cluster.world.disk(name_of(lost)).wipe()
-        cluster.restart(lost)
-        await cluster.until(lambda: lost not in cluster.alive())
-        assert "must come back under a new id" in cluster.world.endings[-1][1]
-        cluster.world.endings.clear()
+        await cluster.restart(lost)
+        assert "must come back under a new id" in await cluster.ends(lost)
 
         await leader.remove_master(lost)
         await cluster.start(4)
@@ -268,12 +269,8 @@ def test_a_removed_id_is_never_given_out_again() -> None:
         leader = await cluster.leader()
         gone = next(id for id in cluster.ids if id != leader.id)
         await leader.remove_master(gone)
-        try:
+        with pytest.raises(Failure, match="take a new id"):
             await leader.add_master(gone, address_of(gone))
-        except Failure as failure:
-            assert failure.code is Code.CONFIG
-        else:
-            raise AssertionError("accepted")
         assert sorted(leader.members()) == sorted(set(cluster.ids) - {gone})
         # The removed one is quiet: no election disturbs the others.
         term = leader.term
@@ -290,11 +287,10 @@ def test_a_leader_that_is_to_remove_itself_hands_over_first() -> None:
     async def main() -> None:
         await cluster.start()
         old = await cluster.leader()
-        try:
+        with pytest.raises(Failure) as caught:
             await old.remove_master(old.id)
-        except Failure as failure:
-            assert failure.code is Code.NOT_LEADER
-            address = failure.detail
+        assert caught.value.code is Code.NOT_LEADER
+        address = caught.value.detail
         new = next(n for n in cluster.nodes.values() if address_of(n.id) == address)
         await cluster.until(new.may_read)
         await new.remove_master(old.id)
@@ -344,12 +340,8 @@ def test_a_transfer_to_a_dead_master_fails_and_the_cluster_goes_on() -> None:
         old = await cluster.leader()
         target = next(id for id in cluster.ids if id != old.id)
         cluster.world.isolate(name_of(target))
-        try:
+        with pytest.raises(Failure, match="did not take over"):
             await old.transfer(target)
-        except Failure as failure:
-            assert failure.code is Code.UNAVAILABLE
-        else:
-            raise AssertionError("it cannot have taken over")
         await additions(cluster, 5)
 
     cluster.run(main)
@@ -366,8 +358,8 @@ def test_five_masters_bear_the_loss_of_two() -> None:
         cluster.crash(leader.id)
         cluster.crash(other)
         await additions(cluster, 10, client=2)
-        cluster.restart(leader.id)
-        cluster.restart(other)
+        await cluster.restart(leader.id)
+        await cluster.restart(other)
         await cluster.settled()
         assert len({cluster.digest(id) for id in cluster.ids}) == 1
 
@@ -388,10 +380,8 @@ def test_a_torn_journal_is_refused_with_a_clear_sentence(expected_logs: Expected
         store = cluster.world.disk(name_of(victim)).inode("/data/state.mdb").store
         assert store is not None
         del store.tables[JOURNAL][formats.pack_u64(3)]
-        cluster.restart(victim)
-        await cluster.until(lambda: victim not in cluster.alive())
-        assert "the Raft log of this master is damaged" in cluster.world.endings[-1][1]
-        cluster.world.endings.clear()
+        await cluster.restart(victim)
+        assert "the Raft log of this master is damaged" in await cluster.ends(victim)
 
     cluster.run(main)
 

@@ -21,7 +21,6 @@ import random
 import stat
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from dfs.errors import Failure
 from dfs.layout import ROOT_INODE
@@ -59,8 +58,11 @@ XATTRS = (
     b"x",
 )
 MODES = (0o777, 0o755, 0o700, 0o770, 0o1777, 0o2775, 0o2777, 0o6755, 0o644, 0o2744, 0o3777, 0o0)
+_CREATING = (Create, MakeNode, MakeDirectory, MakeSymlink)
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 AT_FDCWD = -100
+
+Step = tuple[Operation, Callable[[], object]]  # an operation of ours, and the system call
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,7 +89,7 @@ def checked(result: int) -> None:
         raise OSError(ctypes.get_errno(), "")
 
 
-def as_caller(caller: Credentials, call: Callable[[], Any]) -> int:
+def as_caller(caller: Credentials, call: Callable[[], object]) -> int:
     """Run a system call as that user; its errno, 0 for success."""
     os.setgroups(caller.groups)
     os.setegid(caller.gid)
@@ -95,8 +97,7 @@ def as_caller(caller: Credentials, call: Callable[[], Any]) -> int:
     try:
         call()
     except OSError as error:
-        assert error.errno is not None
-        return error.errno
+        return error.errno or 0
     finally:
         os.seteuid(0)
         os.setegid(0)
@@ -125,7 +126,7 @@ class Comparison:
 
     def step(self) -> None:
         caller = self.choose.choice(CALLERS)
-        kinds = (
+        kinds: tuple[tuple[Callable[[Credentials], Step | None], int], ...] = (
             (self.create, 5),
             (self.make_node, 2),
             (self.make_directory, 6),
@@ -156,8 +157,7 @@ class Comparison:
         if ours != theirs:
             name = errno.errorcode.get
             self.differ(f"ours {name(ours, 'ok')}, the kernel's {name(theirs, 'ok')}")
-        creates = isinstance(operation, Create | MakeNode | MakeDirectory | MakeSymlink)
-        if creates and isinstance(answer, Attributes):
+        if isinstance(operation, _CREATING) and isinstance(answer, Attributes):
             self.adopt(operation.parent, operation.name, answer)
         self.compare()
 
@@ -288,13 +288,13 @@ class Comparison:
     def mode(self) -> int:
         return self.choose.choice(MODES)
 
-    def create(self, caller: Credentials) -> Any:
+    def create(self, caller: Credentials) -> Step:
         parent, name, mode = self.parent(), self.name(), self.mode()
         operation = Create(parent.inode, name, mode, True, caller)
         flags = os.O_CREAT | os.O_EXCL | os.O_RDONLY
         return operation, lambda: os.close(os.open(name, flags, mode, dir_fd=parent.fd))
 
-    def make_node(self, caller: Credentials) -> Any:
+    def make_node(self, caller: Credentials) -> Step:
         parent, name, mode = self.parent(), self.name(), self.mode()
         kinds = (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFREG, 0)
         mode |= self.choose.choice((*kinds, stat.S_IFDIR, stat.S_IFLNK))
@@ -302,18 +302,18 @@ class Comparison:
         operation = MakeNode(parent.inode, name, mode, rdev, caller)
         return operation, lambda: os.mknod(name, mode, rdev, dir_fd=parent.fd)
 
-    def make_directory(self, caller: Credentials) -> Any:
+    def make_directory(self, caller: Credentials) -> Step:
         parent, name, mode = self.parent(), self.name(), self.mode()
         operation = MakeDirectory(parent.inode, name, mode, caller)
         return operation, lambda: os.mkdir(name, mode, dir_fd=parent.fd)
 
-    def make_symlink(self, caller: Credentials) -> Any:
+    def make_symlink(self, caller: Credentials) -> Step:
         parent, name = self.parent(), self.name()
         target = self.choose.choice((b"t", b"t" * 300, b"", b"t" * 4096))
         operation = MakeSymlink(parent.inode, name, target, caller)
         return operation, lambda: os.symlink(target, name, dir_fd=parent.fd)
 
-    def make_link(self, caller: Credentials) -> Any:
+    def make_link(self, caller: Credentials) -> Step | None:
         node, parent, name = self.node(), self.parent(), self.name()
         if caller.uid not in (0, self.machine.attributes(node.inode).uid):
             return None
@@ -321,17 +321,17 @@ class Comparison:
         follow = 0x400
         return operation, lambda: checked(libc.linkat(AT_FDCWD, node.path, parent.fd, name, follow))
 
-    def unlink(self, caller: Credentials) -> Any:
+    def unlink(self, caller: Credentials) -> Step:
         parent, name = self.existing()
         operation = Unlink(parent.inode, name, caller)
         return operation, lambda: os.unlink(name, dir_fd=parent.fd)
 
-    def remove_directory(self, caller: Credentials) -> Any:
+    def remove_directory(self, caller: Credentials) -> Step:
         parent, name = self.existing()
         operation = RemoveDirectory(parent.inode, name, caller)
         return operation, lambda: os.rmdir(name, dir_fd=parent.fd)
 
-    def rename(self, caller: Credentials) -> Any:
+    def rename(self, caller: Credentials) -> Step:
         (old, name), (new, new_name) = self.existing(), self.existing()
         if self.choose.random() < 0.3:
             new_name = self.name()
@@ -339,12 +339,12 @@ class Comparison:
         operation = Rename(old.inode, name, new.inode, new_name, flags, caller)
         return operation, lambda: checked(libc.renameat2(old.fd, name, new.fd, new_name, flags))
 
-    def change_mode(self, caller: Credentials) -> Any:
+    def change_mode(self, caller: Credentials) -> Step:
         node, mode = self.node(), self.mode()
         operation = SetAttributes(node.inode, caller, mode=mode)
         return operation, lambda: os.chmod(node.path, mode)
 
-    def change_owner(self, caller: Credentials) -> Any:
+    def change_owner(self, caller: Credentials) -> Step | None:
         node = self.node()
         uid = self.choose.choice((None, 0, 1000, 1001, 1002))
         gid = self.choose.choice((None, 0, 1000, 1001, 2000))
@@ -354,12 +354,12 @@ class Comparison:
         there = (-1 if uid is None else uid, -1 if gid is None else gid)
         return operation, lambda: os.chown(node.path, *there)
 
-    def truncate(self, caller: Credentials) -> Any:
+    def truncate(self, caller: Credentials) -> Step:
         node, size = self.node(), self.choose.choice((0, 1, 1000, 2**30, -1))
         operation = SetAttributes(node.inode, caller, size_bytes=size)
         return operation, lambda: os.truncate(node.path, size)
 
-    def set_times(self, caller: Credentials) -> Any:
+    def set_times(self, caller: Credentials) -> Step:
         node = self.node()
         atime, mtime = (self.choose.choice(("omit", "now", 10**18 + 5)) for _ in range(2))
         operation = SetAttributes(
@@ -373,14 +373,14 @@ class Comparison:
         times = (Timespec * 2)(timespec(atime), timespec(mtime))
         return operation, lambda: checked(libc.utimensat(AT_FDCWD, node.path, times, 0))
 
-    def set_xattr(self, caller: Credentials) -> Any:
+    def set_xattr(self, caller: Credentials) -> Step:
         node, name = self.node(), self.choose.choice(XATTRS)
         value = self.choose.choice((b"", b"1", b"2" * 20))
         flags = self.choose.choice((0, 0, 1, 2, 3, 4))
         operation = SetXattr(node.inode, name, value, flags, caller)
         return operation, lambda: os.setxattr(node.path, name, value, flags)
 
-    def remove_xattr(self, caller: Credentials) -> Any:
+    def remove_xattr(self, caller: Credentials) -> Step:
         node, name = self.node(), self.choose.choice(XATTRS)
         operation = RemoveXattr(node.inode, name, caller)
         return operation, lambda: os.removexattr(node.path, name)

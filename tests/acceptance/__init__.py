@@ -1,0 +1,1 @@
+"""The acceptance script on real processes, with less of everything."""

@@ -1,0 +1,146 @@
+"""`dfs local` on real processes and a real mount: idempotent, and exact about what it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfs.local import mounts, processes
+from dfs.local.layout import MASTER, Member, Root
+
+pytestmark = pytest.mark.mount
+
+
+class Local:
+    """`dfs local` on one root, as a user runs it."""
+
+    def __init__(self, base: Path) -> None:
+        self.root, self.mount = base / "root", base / "mnt"
+
+    def __call__(self, verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dfs.cli.main", "local", verb, "--root", self.root]
+        words = [str(word) for word in (*command, *arguments)]
+        return subprocess.run(words, capture_output=True, text=True, check=False)
+
+    def ok(self, verb: str, *arguments: object) -> str:
+        done = self(verb, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def status(self) -> Any:  # noqa: ANN401  (what a test expects of the document, it asserts)
+        return json.loads(self.ok("status", "--json"))
+
+    def pids(self) -> dict[tuple[str, int], int]:
+        return {(p["role"], p["id"]): p["pid"] for p in self.status()["processes"] if p["alive"]}
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Local]:
+    made = Local(tmp_path)
+    yield made
+    made("down", "--force", "--purge", "--yes")
+    assert mounts.mounted_at(str(made.mount)) is None
+
+
+def test_up_brings_back_exactly_what_was_killed(local: Local) -> None:
+    local.ok("up", "--mount", local.mount, "--masters", 1, "--chunkservers", 2)
+    before = local.pids()
+    assert set(before) == {("master", 1), ("chunkserver", 1), ("chunkserver", 2), ("mount", 1)}
+    (local.mount / "file").write_text("kept")
+    local.ok("up")
+    assert local.pids() == before
+    for killed in (("chunkserver", 2), ("mount", 1)):
+        os.kill(before[killed], signal.SIGKILL)
+    local.ok("up")
+    after = local.pids()
+    assert {name for name in after if after[name] != before[name]} == {
+        ("chunkserver", 2),
+        ("mount", 1),
+    }
+    assert (local.mount / "file").read_text() == "kept"
+
+
+def test_status_says_what_runs_where(local: Local) -> None:
+    local.ok("up", "--mount", local.mount, "--masters", 1, "--chunkservers", 1)
+    status = local.status()
+    assert set(status) == {"processes", "mounts"}
+    assert status["mounts"] == [str(local.mount)]
+    keys = {"role", "id", "pid", "address", "data_dir", "alive", "leader"}
+    assert all(set(process) == keys for process in status["processes"])
+    master = status["processes"][0]
+    assert (master["role"], master["leader"], master["alive"]) == ("master", True, True)
+    assert os.path.isdir(master["data_dir"])
+
+
+def test_down_keeps_the_data_and_up_the_mount(local: Local) -> None:
+    local.ok("up", "--mount", local.mount, "--masters", 1, "--chunkservers", 1)
+    (local.mount / "file").write_text("kept")
+    local.ok("down")
+    assert local.pids() == {}
+    assert local.status()["mounts"] == []
+    assert os.listdir(local.mount) == []
+    local.ok("up")
+    assert (local.mount / "file").read_text() == "kept"
+
+
+def test_a_mount_in_use_stays_unless_forced(local: Local) -> None:
+    local.ok("up", "--mount", local.mount, "--masters", 1, "--chunkservers", 1)
+    with open(local.mount / "busy", "w"):
+        refused = local("down")
+        assert refused.returncode != 0
+        assert "is in use and stays mounted" in refused.stderr
+        assert len(local.pids()) == 3
+        local.ok("down", "--force")
+        assert local.pids() == {}
+
+
+def test_a_process_that_cannot_start_is_told_with_its_last_words(local: Local) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = local("up", "--base-port", port, "--masters", 1, "--chunkservers", 1)
+    assert done.returncode != 0
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("dfs: master-1 ended with exit code ")
+    assert "Address already in use" in last
+    assert f"{local.root}/logs/master-1.log" in last
+
+
+def test_a_directory_that_holds_something_is_not_mounted_over(local: Local) -> None:
+    local.mount.mkdir()
+    (local.mount / "file").touch()
+    done = local("up", "--mount", local.mount)
+    assert done.returncode == 2
+    assert "not empty" in done.stderr
+    assert local.pids() == {} if (local.root / "cluster.json").exists() else True
+
+
+def test_purge_needs_a_yes_and_a_cluster(local: Local, tmp_path: Path) -> None:
+    assert local("down", "--purge").returncode == 2
+    assert "no cluster in" in local("down", "--purge", "--yes").stderr
+    local.root.mkdir()
+    (local.root / "precious").touch()
+    assert "holds no cluster" in local("down", "--purge", "--yes").stderr
+    assert (local.root / "precious").exists()
+
+
+def test_another_process_with_a_recycled_pid_survives_down(local: Local) -> None:
+    local.ok("up", "--masters", 1, "--chunkservers", 1)
+    root = Root(str(local.root))
+    killed = processes.running(root, Member(MASTER, 1))
+    assert killed is not None
+    os.kill(killed.pid, signal.SIGKILL)
+    # As if the system had given the master's pid to this very process.
+    path = Path(root.pid_file(Member(MASTER, 1)))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pid": os.getpid()}))
+    local.ok("down")
