@@ -176,7 +176,7 @@ class ClientLimits:
     cache_bytes: int = 128 << 20  # read-ahead data kept, per mount
     metadata_timeout_s: float = 2.0  # one attempt
     data_timeout_s: float = 2.75  # a server's silence; longer than a chain's timeouts (C6: 3 s)
-    slow_timeout_s: float = 15.0  # one write to a server that is not silent
+    slow_timeout_s: float = 15.0  # one request to a server that is not silent
     retry_for_s: float = 60.0  # then the call fails with EIO
     max_in_flight: int = 64  # packets per file; operations in one Submit
     submits_in_flight: int = 4  # batches of operations sent and not yet answered
@@ -184,7 +184,7 @@ class ClientLimits:
     sequence_window: int = 1024  # span of operation numbers with an answer still due
     probe_timeout_s: float = 0.25  # for a server that has just failed to show that it is there
     leader_search_s: float = 0.25  # between two attempts to find the leader, at most
-    read_timeout_s: float = 1.5  # one replica's time to answer while there are others to ask
+    read_timeout_s: float = 1.5  # a server's silence while there are other replicas to ask
     write_behind_s: float = 2.0  # age at which written data goes out without a flush
     avoid_server_s: float = 10.0  # for how long a server that failed is asked last
     remembered_files: int = 65_536  # closed files whose data version and unsynced chunks are kept

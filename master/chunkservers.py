@@ -137,7 +137,9 @@ class Chunkservers:
         try:
             await live.connection.call(DeleteReplicas(handles), timeout_s=CALLBACK_TIMEOUT_S)
         except Failure as error:
-            log.warning("chunkserver %d did not delete %d replicas: %s", server, len(handles), error)
+            log.warning(
+                "chunkserver %d did not delete %d replicas: %s", server, len(handles), error
+            )
             return False
         return True
 
@@ -157,7 +159,9 @@ class Chunkservers:
             message.disks,
             self._env.clock.boottime(),
         )
-        log.info("%s: chunkserver %d registered at %s", self._env.name, message.server, message.address)
+        log.info(
+            "%s: chunkserver %d registered at %s", self._env.name, message.server, message.address
+        )
         return Registered(self._limits.heartbeat_s)
 
     async def _report(self, request: Request) -> ReportAnswer:

@@ -22,6 +22,7 @@ from dfs.messages.metadata import (
     ChunkMap,
     CloseInode,
     CloseSession,
+    DirectoryPage,
     FsInfo,
     GetAttributes,
     GetChunks,
@@ -99,7 +100,7 @@ class Clients:
     def _reading(self, answer: Callable[[Any], Any]) -> Callable[[Request], Any]:
         """A handler that answers from this master's state, which only a leased leader may."""
 
-        def handle(request: Request) -> Any:
+        def handle(request: Request) -> object:
             self._must_lead()
             return answer(request.message)
 
@@ -167,7 +168,7 @@ class Clients:
     def _get_attributes(self, message: GetAttributes) -> Attributes:
         return queries.attributes(self._tables, message.inode)
 
-    def _read_directory(self, message: ReadDirectory) -> Any:
+    def _read_directory(self, message: ReadDirectory) -> DirectoryPage:
         limit = max(1, min(message.limit, self._limits.max_directory_page))
         return queries.read_directory(self._tables, message.inode, message.after_cookie, limit)
 
@@ -218,9 +219,7 @@ class Clients:
         self._janitor.wake()
         return Submitted(tuple(answers[n.sequence] for n in message.operations))
 
-    async def _commit(
-        self, message: Submit, operations: tuple[Numbered, ...]
-    ) -> dict[int, Answer]:
+    async def _commit(self, message: Submit, operations: tuple[Numbered, ...]) -> dict[int, Answer]:
         command = ApplyOperations(message.session, message.answered_below, operations)
         submitted = await self._raft.propose(command)
         if isinstance(submitted, Refused):

@@ -6,8 +6,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
+
+from dfs.cli.cluster import Session, Target, cluster_options
+from dfs.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from dfs.messages.cluster import ClusterStatus
 
 
 @click.group()
@@ -29,9 +36,93 @@ def run(config_path: str, verbose: bool) -> None:
     try:
         config = load(Master, config_path)
     except Failure as error:
-        print(f"dfs: {error.message}", file=sys.stderr)
+        click.echo(f"dfs: {error.message}", err=True)
         sys.exit(EXIT_CONFIG)
     node = f"master-{config.id}"
     log_to_stderr(node, verbose=verbose)
     env = RealEnv(node, sync_delay_s=config.debug_sync_delay_ms / 1000)
     sys.exit(run_process(lambda stop: server.run(env, config, stop)))
+
+
+@master.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@cluster_options
+def list_masters(target: Target, as_json: bool) -> int:
+    """Show the members of the group, as the leader sees them."""
+
+    async def work(session: Session) -> int:
+        from dfs.messages.cluster import GetClusterStatus
+
+        status: ClusterStatus = await session.client.cluster_call(GetClusterStatus())
+        _show(status, as_json)
+        return Exit.OK
+
+    return target.run(work)
+
+
+def _show(status: ClusterStatus, as_json: bool) -> None:
+    import dataclasses
+
+    from dfs.cli import output
+
+    if as_json:
+        output.emit_json([dataclasses.asdict(m) for m in status.masters])
+        return
+    rows = [("id", "address", "role", "reachable")]
+    for member in status.masters:
+        reachable = "yes" if member.reachable else "no"
+        rows.append((str(member.id), member.address, member.state, reachable))
+    output.lines(output.table(rows))
+
+
+@master.command()
+@click.argument("id", type=click.IntRange(1))
+@click.argument("address")
+@cluster_options
+def add(target: Target, id: int, address: str) -> int:
+    """Add the running master ID at ADDRESS (host:port) to the group.
+
+    Start it first, on an empty data directory, under an id that was never used before. Afterwards
+    name it in the `masters` of client.toml and of the chunkservers' files.
+    """
+    from dfs.messages.cluster import AddMaster
+
+    return _ask(target, AddMaster(id, address), f"master {id} at {address} added")
+
+
+@master.command()
+@click.argument("id", type=click.IntRange(1))
+@cluster_options
+def remove(target: Target, id: int) -> int:
+    """Take master ID out of the group; its id is never used again."""
+    from dfs.messages.cluster import RemoveMaster
+
+    return _ask(target, RemoveMaster(id), f"master {id} removed")
+
+
+@master.command()
+@click.argument("id", type=click.IntRange(0), default=0)
+@cluster_options
+def transfer(target: Target, id: int) -> int:
+    """Hand leadership to master ID, or to the most up-to-date other one."""
+    from dfs.messages.cluster import TransferLeadership
+
+    return _ask(target, TransferLeadership(id), "leadership handed over")
+
+
+@master.command()
+@cluster_options
+def snapshot(target: Target) -> int:
+    """Have the leader write a snapshot and shorten its log."""
+    from dfs.messages.cluster import CreateSnapshot
+
+    return _ask(target, CreateSnapshot(), "snapshot written")
+
+
+def _ask(target: Target, message: object, told: str) -> int:
+    async def work(session: Session) -> int:
+        await session.client.cluster_call(message)
+        click.echo(told)
+        return Exit.OK
+
+    return target.run(work)

@@ -82,6 +82,8 @@ class Operators:
 
     async def _add_master(self, request: Request) -> Done:
         message: AddMaster = request.message
+        if self._raft.is_leader() and self._raft.members().get(message.id) == message.address:
+            return Done()  # a retry: the first answer was lost
         await self._raft.add_master(message.id, message.address)
         log.info("%s: master %d at %s added", self._env.name, message.id, message.address)
         return Done()

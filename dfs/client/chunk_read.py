@@ -81,19 +81,22 @@ class ChunkReader:
         length_bytes: int,
         last: bool,
     ) -> Buffer:
-        limits = self._services.limits
+        services, limits = self._services, self._services.limits
         buffer = memoryview(bytearray(length_bytes))
         message = ReadChunk(location.handle, location.version, offset, readable)
-        received = await self._services.pool.call(
-            replica.address,
-            message,
-            timeout_s=limits.data_timeout_s if last else limits.read_timeout_s,
-            into=buffer[:readable],
-        )
+        silence_s = limits.data_timeout_s if last else limits.read_timeout_s
+        last_read = services.servers.last_read
+        with services.patience.watch(replica.server, silence_s, last_read, replica.address):
+            received = await services.pool.call(
+                replica.address,
+                message,
+                timeout_s=limits.slow_timeout_s,
+                into=buffer[:readable],
+            )
         data: ChunkData = received.message
         about = f"chunk {location.handle:x} from {replica.address}"
         verify(received.payload, offset, data.checksums, about)
-        self._services.servers.worked(replica.server)
+        services.servers.gave_data(replica.server)
         return buffer.toreadonly()
 
     def _note(self, location: ChunkLocation, replica: Replica, failure: Failure) -> None:

@@ -157,7 +157,7 @@ class ChunkWriter:
         if scope.cancelled_caught:
             return False
         for replica in location.replicas:
-            self._services.servers.worked(replica.server)
+            self._services.servers.took_write(replica.server)
         return True
 
     async def _call(
@@ -165,7 +165,8 @@ class ChunkWriter:
     ) -> None:
         """Ask the primary; CHAIN_BROKEN, TIMEOUT and the like are told by Failure."""
         services, primary = self._services, location.replicas[0]
-        with services.patience.watch(primary.server, primary.address):
+        silence_s, last_write = services.limits.data_timeout_s, services.servers.last_write
+        with services.patience.watch(primary.server, silence_s, last_write, primary.address):
             timeout_s = services.limits.slow_timeout_s
             await services.pool.call(primary.address, message, payload, timeout_s=timeout_s)
 

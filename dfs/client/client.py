@@ -182,7 +182,7 @@ class Client:
         assert isinstance(received.message, ReplicaInfo)
         return received.message
 
-    async def cluster_call(self, message: object) -> Any:  # noqa: ANN401  the message says
+    async def cluster_call(self, message: object) -> Any:
         """Any request to the leader, retried like the others; its answer."""
         return await self._services.leader.call(message, object)
 
@@ -303,7 +303,6 @@ def _assemble(
 ) -> Client:
     limits = config.limits
     leader = Leader(env, pool, config.masters, limits, config.rpc)
-    servers = Servers(env, limits.avoid_server_s)
     services = Services(
         env=env,
         limits=limits,
@@ -311,8 +310,8 @@ def _assemble(
         pool=pool,
         leader=leader,
         session=Session(env, leader, limits, config.rpc, description),
-        servers=servers,
-        patience=Patience(env, servers, limits.data_timeout_s),
+        servers=Servers(env, limits.avoid_server_s),
+        patience=Patience(env),
         dirty_budget=ByteBudget(limits.dirty_bytes, lambda: client.send_all()),
         cache=ReadCache(limits.cache_bytes),
         grid=Grid(limits.packet_bytes),

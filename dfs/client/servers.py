@@ -17,7 +17,8 @@ class Servers:
         self._failed_at: dict[int, float] = {}
         self._failed_write_at: dict[int, float] = {}
         self._silent_at: dict[int, float] = {}
-        self._worked_at: dict[int, float] = {}
+        self._read_at: dict[int, float] = {}
+        self._wrote_at: dict[int, float] = {}
         self._spread = env.random.randrange(1 << 30)  # clients begin with different replicas
 
     def failed(self, server: int) -> None:
@@ -35,15 +36,25 @@ class Servers:
         """The server is there, whatever else is wrong with it."""
         self._silent_at.pop(server, None)
 
-    def worked(self, server: int) -> None:
-        """The server has just done what it was asked."""
-        self._worked_at[server] = self._env.clock.monotonic()
+    def gave_data(self, server: int) -> None:
+        """A read from the server succeeded."""
+        self._read_at[server] = self._env.clock.monotonic()
+        self._failed_at.pop(server, None)
+        self.answered(server)
+
+    def took_write(self, server: int) -> None:
+        """The server has carried out a write, a sync or a cut."""
+        self._wrote_at[server] = self._env.clock.monotonic()
         for failures in (self._failed_at, self._failed_write_at, self._silent_at):
             failures.pop(server, None)
 
-    def last_worked(self, server: int) -> float:
-        """When it last did something for us, on the monotonic clock; 0 for never."""
-        return self._worked_at.get(server, 0.0)
+    def last_read(self, server: int) -> float:
+        """When it last gave data, on the monotonic clock; 0 for never."""
+        return self._read_at.get(server, 0.0)
+
+    def last_write(self, server: int) -> float:
+        """When it last took a write, on the monotonic clock; 0 for never."""
+        return self._wrote_at.get(server, 0.0)
 
     def is_suspect(self, server: int) -> bool:
         """Whether it has left a write unanswered a short while ago and said nothing since."""

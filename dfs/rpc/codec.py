@@ -81,7 +81,7 @@ def encode(value: object) -> bytes:
     return typing.cast(bytes, msgpack.packb(_to_wire(value)))
 
 
-def decode(data: Buffer) -> Any:  # noqa: ANN401
+def decode(data: Buffer) -> Any:
     """The message in `data`. Raises Failure(BAD_MESSAGE)."""
     try:
         raw = msgpack.unpackb(data, use_list=True, raw=False)
@@ -108,7 +108,7 @@ def _to_wire(value: object) -> list[Any]:
     return wire
 
 
-def _from_wire(raw: object, allowed: frozenset[int] | None = None) -> Any:  # noqa: ANN401
+def _from_wire(raw: object, allowed: frozenset[int] | None = None) -> Any:
     """Build what the array `raw` says; `allowed` are the wire ids that fit here, None all."""
     if type(raw) is not list or not raw or type(raw[0]) is not int:
         raise Failure(Code.BAD_MESSAGE, "a message is an array that begins with its wire id")
@@ -175,14 +175,14 @@ def _values_getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: (only(value),)
 
 
-def _plain_types(hint: Any) -> frozenset[type] | None:  # noqa: ANN401
+def _plain_types(hint: Any) -> frozenset[type] | None:
     """The types that a field takes just as msgpack gives them; None when it needs a reader."""
     members = _members(hint) or (hint,)
     plain = (int, bool, str, bytes, type(None))
     return frozenset(members) if all(m in plain for m in members) else None
 
 
-def _members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
+def _members(hint: Any) -> tuple[Any, ...]:
     """The members of a union; none of anything else."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if is_union else ()
@@ -191,7 +191,7 @@ def _members(hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
 # -- readers: check a decoded value against an annotation, return what the field holds
 
 
-def _reader(hint: Any) -> Reader:  # noqa: ANN401
+def _reader(hint: Any) -> Reader:
     if hint in (int, bool, str, bytes):
         return _exact(hint)
     if hint is float:
@@ -208,7 +208,7 @@ def _reader(hint: Any) -> Reader:  # noqa: ANN401
 
 
 def _exact(cls: type) -> Reader:
-    def read(value: Any) -> Any:  # noqa: ANN401
+    def read(value: Any) -> Any:
         if type(value) is not cls:
             raise _WrongTypeError(f"{type(value).__name__} where {cls.__name__} is due")
         return value
@@ -243,7 +243,7 @@ def _union_reader(args: tuple[Any, ...]) -> Reader:
     rest = [a for a in args if a is not type(None)]
     inner = _reader(rest[0]) if len(rest) == 1 else _message_reader(tuple(rest))
 
-    def read(value: Any) -> Any:  # noqa: ANN401
+    def read(value: Any) -> Any:
         return None if value is None and optional else inner(value)
 
     return read
@@ -269,7 +269,7 @@ def _message_reader(classes: tuple[type, ...]) -> Reader:
 # -- writers: the msgpack form of a field; None where the value goes as it is
 
 
-def _writer(hint: Any) -> Writer:  # noqa: ANN401
+def _writer(hint: Any) -> Writer:
     if typing.get_origin(hint) is tuple:
         item = _writer(typing.get_args(hint)[0])
         return None if item is None else lambda values: [item(v) for v in values]

@@ -289,7 +289,7 @@ class Connection:
 
     async def _read(self) -> None:
         inbox, outbox, limits = self._inbox, self._outbox, self._frame_limits
-        while True:
+        while not self._is_closed:
             if inbox.end - inbox.start < PREFIX_BYTES:
                 await inbox.need(PREFIX_BYTES)
             prefix = frame.parse(inbox.data, inbox.start, limits)

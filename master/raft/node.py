@@ -50,7 +50,7 @@ _EPSILON_S = 1e-6  # pysyncobj acts after a deadline, not at it
 class Machine(Protocol):
     """What the log is applied to."""
 
-    def apply(self, command: bytes) -> Any:  # noqa: ANN401  one answer per command
+    def apply(self, command: bytes) -> Any:
         """Apply an encoded CommandBatch. Deterministic; raises on no input (H11)."""
         ...
 
@@ -88,7 +88,7 @@ class RaftNode:
 
     # -- what the rest of the master asks
 
-    async def propose(self, command: object) -> Any:  # noqa: ANN401  the command's answer
+    async def propose(self, command: object) -> Any:
         """Commit and apply a command of `master.commands`; its answer.
 
         Raises Failure: NOT_LEADER (detail: the leader's address), OUTCOME_UNKNOWN when leadership

@@ -43,7 +43,7 @@ class Waiter:
         self._failure = failure
         self._done.set()
 
-    async def wait(self) -> Any:  # noqa: ANN401  the answer of whatever command it was
+    async def wait(self) -> Any:
         await self._done.wait()
         if self._failure is not None:
             raise self._failure

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.timeout(900)]
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     """The step's name -> how it went."""
     report = tmp_path_factory.mktemp("acceptance") / "report.json"
-    command = [sys.executable, ROOT / "scripts" / "acceptance", "--quick", "--json", report]
+    command = [sys.executable, f"{ROOT}/scripts/acceptance", "--quick", "--json", str(report)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert report.exists(), done.stdout + done.stderr
     return {result["step"]: result for result in json.loads(report.read_text())}

@@ -59,7 +59,7 @@ class Side:
         shutil.rmtree(self.base)
 
 
-def outcome(action: Callable[[], Any]) -> Any:  # noqa: ANN401
+def outcome(action: Callable[[], Any]) -> Any:
     """The result, or the name of the error."""
     try:
         return action()
@@ -113,7 +113,7 @@ class Differential(RuleBasedStateMachine):
                 side.close()
             os.rmdir(os.path.dirname(self.sides[1].base))
 
-    def both(self, action: Callable[[Side], Any]) -> Any:  # noqa: ANN401
+    def both(self, action: Callable[[Side], Any]) -> Any:
         there, here = (outcome(lambda s=side: action(s)) for side in self.sides)  # type: ignore[misc]
         assert there == here, f"the mount: {there!r}, the local directory: {here!r}"
         return here

@@ -208,7 +208,7 @@ def test_pages_are_kept_only_while_nobody_changed_the_file() -> None:
 
 def test_an_open_that_cannot_truncate_leaves_nothing_open() -> None:
     class Refusing(MemoryClient):
-        async def set_attributes(self, operation: Any) -> Any:  # noqa: ANN401
+        async def set_attributes(self, operation: Any) -> Any:
             raise os_failure(errno.EFBIG)
 
     async def body(mount: Mount) -> None:

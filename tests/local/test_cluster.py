@@ -36,7 +36,7 @@ class Local:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def status(self) -> Any:  # noqa: ANN401  (what a test expects of the document, it asserts)
+    def status(self) -> Any:
         return json.loads(self.ok("status", "--json"))
 
     def pids(self) -> dict[tuple[str, int], int]:

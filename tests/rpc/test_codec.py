@@ -30,7 +30,7 @@ for _name in ("master.commands", "dfs.rpc"):
 CLASSES = codec.message_classes()
 
 
-def values(hint: Any) -> st.SearchStrategy[Any]:  # noqa: ANN401
+def values(hint: Any) -> st.SearchStrategy[Any]:
     """Everything that a field with this annotation may hold."""
     simple: dict[Any, st.SearchStrategy[Any]] = {
         int: st.integers(-(2**63), 2**64 - 1),

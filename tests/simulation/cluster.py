@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,28 +12,53 @@ import trio
 
 from chunkserver.server import ChunkServer
 from dfs.client import Client, open_client
-from dfs.config import Chunkserver, ClientLimits, Master, MasterLimits, Raft
+from dfs.config import Chunkserver, ChunkserverLimits, ClientLimits, Master, MasterLimits, Raft
 from dfs.config import Client as ClientConfig
 from dfs.messages.cluster import ClusterStatus, GetClusterStatus
+from dfs.messages.metadata import ChunkLocation
 from dfs.runtime import Env
 from dfs.runtime.sim import World
 from master.server import MasterServer
+from master import tables as names
+from master.sessions import LiveSessions
 from master.state import queries
+from master.state.records import key_number
+from tests.master.state import invariants
 
 KEY = b"the key of a simulated cluster"
 PORT = 7000
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Sizes and times that tests turn, small ones to see more happen."""
+
+    compact_entries: int = 200
+    keep_entries: int = 100
+    session_ttl_s: float = 10.0
+    unknown_grace_s: float = 5.0
+    packet_bytes: int = 256 << 10
+    reap_batch: int = 256
 
 
 class SimCluster:
     """Masters `master-N` and chunkservers `chunkserver-N`, N from 1 on."""
 
     def __init__(
-        self, world: World, directory: Path, *, masters: int = 3, chunkservers: int = 3
+        self,
+        world: World,
+        directory: Path,
+        *,
+        masters: int = 3,
+        chunkservers: int = 3,
+        knobs: Knobs | None = None,
     ) -> None:
         self.world = world
+        self.knobs = knobs or Knobs()
         self.masters = {n: f"master-{n}:{PORT}" for n in range(1, masters + 1)}
         self.chunkservers = {n: f"chunkserver-{n}:{PORT}" for n in range(1, chunkservers + 1)}
         self.running: dict[str, MasterServer] = {}
+        self.storing: dict[str, ChunkServer] = {}
         self._key_file = directory / "key"
         self._key_file.write_bytes(KEY)
 
@@ -54,6 +80,7 @@ class SimCluster:
         self, n: int, env: Env, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
         server = ChunkServer(env, self._chunkserver_config(n), KEY)
+        self.storing[env.name] = server
         await server.run(trio.Event(), task_status=task_status)
 
     @asynccontextmanager
@@ -64,7 +91,7 @@ class SimCluster:
             yield client
 
     def client_config(self) -> ClientConfig:
-        limits = ClientLimits(packet_bytes=256 << 10, write_window_bytes=1 << 20)
+        limits = ClientLimits(packet_bytes=self.knobs.packet_bytes, write_window_bytes=1 << 20)
         return ClientConfig("sim", str(self._key_file), tuple(self.masters.values()), limits=limits)
 
     def _master_config(self, n: int) -> Master:
@@ -75,8 +102,12 @@ class SimCluster:
             data_dir="/data",
             key_file=str(self._key_file),
             masters={str(id): address for id, address in self.masters.items()},
-            raft=Raft(compact_entries=200, keep_entries=100),
-            limits=MasterLimits(session_ttl_s=10.0),
+            raft=Raft(
+                compact_entries=self.knobs.compact_entries, keep_entries=self.knobs.keep_entries
+            ),
+            limits=MasterLimits(
+                session_ttl_s=self.knobs.session_ttl_s, reap_batch=self.knobs.reap_batch
+            ),
         )
 
     def _chunkserver_config(self, n: int) -> Chunkserver:
@@ -87,6 +118,7 @@ class SimCluster:
             data_dirs=("/disk-a", "/disk-b"),
             key_file=str(self._key_file),
             masters=tuple(self.masters.values()),
+            limits=ChunkserverLimits(unknown_grace_s=self.knobs.unknown_grace_s),
         )
 
     # -- what tests look at
@@ -121,3 +153,67 @@ class SimCluster:
             if sum(s.alive for s in status.servers) >= count:
                 return
             await self.world.clock.sleep(0.1)
+
+    # -- what must hold once all is quiet
+
+    def leading(self) -> MasterServer:
+        return self.running[self.leader()]
+
+    def live_sessions(self) -> LiveSessions:
+        """What the leader knows of the sessions."""
+        return self.leading()._sessions
+
+    def replicas(self, server: int) -> frozenset[int]:
+        """The chunks that a chunkserver has a replica of."""
+        name = f"chunkserver-{server}"
+        return frozenset(r.handle for r in self.storing[name].store.reports())
+
+    def wanted_replicas(self, server: int) -> frozenset[int]:
+        """The chunks that it should have one of, as the leader's state says."""
+        tables = self.leading().tables
+        handles = (key_number(k) for k, _ in tables.scan(names.HANDLES))
+        found = ((h, queries.replica_version(tables, h, server)) for h in handles)
+        return frozenset(h for h, version in found if version is not None)
+
+    def housekeeping_due(self) -> str:
+        """What the masters and chunkservers still have to do; "" for nothing."""
+        if not self.leader():
+            return "no leader"
+        tables = self.leading().tables
+        if orphans := queries.orphans(tables, 10):
+            return f"orphans {orphans}"
+        for server in self.chunkservers:
+            if doomed := queries.deletions(tables, server, 10):
+                return f"chunkserver {server} is to delete {doomed}"
+            if surplus := self.replicas(server) - self.wanted_replicas(server):
+                return f"chunkserver {server} keeps {sorted(surplus)}"
+        return ""
+
+    async def until_clean(self, timeout_s: float = 60.0) -> None:
+        """Wait until orphans are reaped and replicas without a chunk are gone."""
+        until_s = self.world.clock.monotonic() + timeout_s
+        while due := self.housekeeping_due():
+            assert self.world.clock.monotonic() < until_s, f"never done: {due}"
+            await self.world.clock.sleep(0.2)
+
+    def check_invariants(self) -> None:
+        """Every living master's state must be consistent in itself."""
+        for name, server in sorted(self.running.items()):
+            if self.world.is_alive(name):
+                invariants.check(server.tables)
+
+    async def check_replicas(self, client: Client, inode: int, count: int) -> int:
+        """All replicas of a file's chunks must be equal; the number of chunks looked at."""
+        chunks = (await client.chunk_map(inode, 0, count)).chunks
+        for chunk in chunks:
+            await self._check_chunk(client, chunk)
+        return len(chunks)
+
+    async def _check_chunk(self, client: Client, chunk: ChunkLocation) -> None:
+        if chunk.fresh:
+            return
+        found = [await client.inspect(r.address, chunk.handle) for r in chunk.replicas]
+        versions = [info.version for info in found]
+        assert set(versions) == {chunk.version}, f"{chunk} has versions {versions}"
+        contents = {(info.generation, info.length_bytes, info.digest) for info in found}
+        assert len(contents) == 1, f"{chunk} differs: {found}"

@@ -142,9 +142,7 @@ def test_everything_synced_survives_the_kill_of_all_processes(
         async with cluster.client("client-1") as client:
             await cluster.until_registered(client, 3)
             await write_file(client, b"draft", content(5, 1 << 20), sync=True)
-            operation = Rename(
-                client.root_inode, b"draft", client.root_inode, b"final", 0, ROOT
-            )
+            operation = Rename(client.root_inode, b"draft", client.root_inode, b"final", 0, ROOT)
             await client.perform(operation)
             for name in cluster.masters:
                 world.crash(f"master-{name}")

@@ -123,7 +123,7 @@ class World:
         self._running().start_soon(self._node_task, env, main, name=name)
         return env
 
-    async def start(self, name: str, main: NodeMain) -> Any:  # noqa: ANN401  what the task says
+    async def start(self, name: str, main: NodeMain) -> Any:
         """Like `spawn`, but waits for `task_status.started(value)` and returns that value."""
         env = self.env(name)
         self._mains[name].append(main)

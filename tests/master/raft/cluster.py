@@ -148,6 +148,7 @@ class Cluster:
         self.world = World(seed)
         self.limits = limits
         self.ids = list(range(1, count + 1))
+        self.founders = tuple(self.ids)
         self.nodes: dict[int, RaftNode] = {}
         self.ledgers: dict[int, Ledger] = {}
         self.stores: dict[int, Store] = {}
@@ -190,7 +191,7 @@ class Cluster:
             task_status.started()
 
     def _config(self, id: int) -> Master:
-        masters = {str(i): address_of(i) for i in self.ids}
+        masters = {str(i): address_of(i) for i in self.founders}
         return Master("test", id, address_of(id), "/data", "", masters, raft=self.limits)
 
     def crash(self, id: int) -> None:
@@ -273,5 +274,5 @@ class Cluster:
         return None
 
 
-def changed(limits: Raft, **changes: Any) -> Raft:  # noqa: ANN401
+def changed(limits: Raft, **changes: Any) -> Raft:
     return dataclasses.replace(limits, **changes)

@@ -115,7 +115,7 @@ class Rig:
         current_env.set(self.env)
         self.core.receive(peer, message)
 
-    def deliver(self, peer: int, kind: str, **fields: Any) -> None:  # noqa: ANN401
+    def deliver(self, peer: int, kind: str, **fields: Any) -> None:
         self.take(peer, {"type": kind, **{"stamp": 1.0, **fields}})
 
     def append(

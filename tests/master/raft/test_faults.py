@@ -17,13 +17,23 @@ import trio
 
 from dfs.config import Raft
 from dfs.errors import Failure
+from master.raft import RaftNode
 from tests.conftest import ExpectedLogs
-from tests.master.raft.cluster import Broken, Cluster, name_of
+from tests.master.raft.cluster import Broken, Cluster, address_of, name_of
 from tests.master.raft.ledger import Add
 
 SEEDS = range(int(os.environ.get("DFS_SEEDS", "16")))
 FAULTY_S = 12.0
-FAULTS = ("crash", "crash_at_sync", "partition", "one_way", "reset", "slow_disk", "transfer")
+FAULTS = (
+    "crash",
+    "crash_at_sync",
+    "partition",
+    "one_way",
+    "reset",
+    "slow_disk",
+    "transfer",
+    "members",
+)
 
 
 class Storm:
@@ -31,8 +41,8 @@ class Storm:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(f"storm {seed}")
-        count = 5 if seed % 4 == 3 else 3
-        self.cluster = Cluster(seed, count, self._limits())
+        self.count = 5 if seed % 4 == 3 else 3
+        self.cluster = Cluster(seed, self.count, self._limits())
         self.world = self.cluster.world
         self.faults = [f for f in FAULTS if self.chance.random() < 0.6] or ["crash"]
         self.acknowledged: Counter[bytes] = Counter()  # the newest value of each counter
@@ -136,6 +146,23 @@ class Storm:
             with contextlib.suppress(Failure):  # nobody there to take over, or a fault meanwhile
                 await self.cluster.nodes[id].transfer(0)
 
+    async def _members(self) -> None:
+        """Add one, or take one out; it may come to nothing, or be done by half."""
+        for id in self.cluster.serving():
+            leader = self.cluster.nodes[id]
+            with contextlib.suppress(Failure), self.world.clock.move_on_after(3.0):
+                if len(leader.members()) > self.count:
+                    victim = self.chance.choice(sorted(leader.members()))
+                    await leader.remove_master(victim)
+                else:
+                    await self._add_master(leader)
+
+    async def _add_master(self, leader: RaftNode) -> None:
+        id = max(self.cluster.ids) + 1
+        self.cluster.ids.append(id)
+        await self.cluster.start(id)
+        await leader.add_master(id, address_of(id))
+
     async def calm(self) -> None:
         self.world.heal()
         for id in self.cluster.ids:
@@ -158,13 +185,15 @@ class Storm:
                 await self.world.clock.sleep(2.0)
                 self.over = True
             watching.cancel()
-        await self.cluster.settled(*self.cluster.ids)
-        self.check()
+        leader = await self.cluster.leader()
+        members = sorted(leader.members())
+        await self.cluster.settled(*members)
+        self.check(members)
 
-    def check(self) -> None:
+    def check(self, members: list[int]) -> None:
         cluster = self.cluster
-        assert len({cluster.digest(id) for id in cluster.ids}) == 1
-        ledger, store = cluster.ledgers[1], cluster.stores[1]
+        assert len({cluster.digest(id) for id in members}) == 1
+        ledger, store = cluster.ledgers[members[0]], cluster.stores[members[0]]
         for counter, value in self.acknowledged.items():
             assert ledger.value(counter) >= value, f"{counter!r}: lost"
         for client, numbers in self.done.items():

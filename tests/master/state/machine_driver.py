@@ -50,18 +50,18 @@ class Driver:
         encoded = tuple(encode(c) for c in commands)
         return self.machine.apply(encode(CommandBatch(self.now_ns, encoded)))
 
-    def command(self, command: object) -> Any:  # noqa: ANN401
+    def command(self, command: object) -> Any:
         (answer,) = self.batch(command)
         return answer
 
-    def submit(self, sequence: int, operation: Operation, answered_below: int = 1) -> Any:  # noqa: ANN401
+    def submit(self, sequence: int, operation: Operation, answered_below: int = 1) -> Any:
         numbered = (Numbered(sequence, operation),)
         submitted = self.command(ApplyOperations(SESSION, answered_below, numbered))
         if not isinstance(submitted, Submitted):
             return submitted
         return submitted.answers[0]
 
-    def perform(self, operation: Operation) -> Any:  # noqa: ANN401
+    def perform(self, operation: Operation) -> Any:
         self.sequence += 1
         return self.submit(self.sequence, operation, self.sequence)
 
@@ -109,7 +109,7 @@ class Driver:
         self,
         inode: int,
         caller: Credentials = ROOT,
-        **fields: Any,  # noqa: ANN401
+        **fields: Any,
     ) -> Attributes:
         answer = self.perform(SetAttributes(inode, caller, **fields))
         assert isinstance(answer, Attributes), answer

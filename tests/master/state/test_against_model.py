@@ -58,7 +58,7 @@ class Namespace(RuleBasedStateMachine):
         directories = [n for n in self.nodes if n[1].is_directory]
         return directories[number % len(directories)]
 
-    def agree(self, operation: Operation, expected: str) -> Any:  # noqa: ANN401
+    def agree(self, operation: Operation, expected: str) -> Any:
         answer = self.machine.perform(operation)
         found = error_name(answer.errno) if isinstance(answer, Refused) else ""
         assert found == expected, f"{operation}: {found or 'ok'}, the model {expected or 'ok'}"

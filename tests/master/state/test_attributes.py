@@ -29,7 +29,7 @@ def refused(
     machine: Driver,
     inode: int,
     caller: Credentials,
-    **fields: Any,  # noqa: ANN401
+    **fields: Any,
 ) -> str:
     return machine.fails(SetAttributes(inode, caller, **fields))
 

@@ -180,6 +180,18 @@ def test_a_commit_ends_the_cuts_that_it_names_unless_cut_again(machine: Driver) 
     assert (chunk.cut_bytes, chunk.generation) == (None, 2)
 
 
+def test_a_chunk_is_fresh_until_a_commit_names_it(machine: Driver) -> None:
+    inode = machine.file(b"f")
+    first, second = machine.allocate(inode, 0, 2).chunks
+    assert (first.fresh, second.fresh) == (True, True)
+    machine.done(CommitWrite(inode, 10, ROOT))
+    machine.done(CommitWrite(inode, 10, ROOT, written=(0, second.handle, 5, 1)))
+    assert [c.fresh for c in machine.chunks(inode).chunks] == [True, True]
+    machine.done(CommitWrite(inode, 10, ROOT, written=(0, first.handle)))
+    assert [c.fresh for c in machine.chunks(inode).chunks] == [False, True]
+    assert machine.fails(CommitWrite(inode, 10, ROOT, written=(0,))) == "EINVAL"
+
+
 # -- large truncates
 
 

@@ -146,7 +146,7 @@ def shared() -> Driver:
     return driver
 
 
-def is_refusal(answer: Any) -> bool:  # noqa: ANN401
+def is_refusal(answer: Any) -> bool:
     return isinstance(answer, Refused) and answer.code == Code.BAD_MESSAGE
 
 
@@ -214,7 +214,7 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     ),
     st.builds(SetXattr, NUMBERS, BYTES, BYTES, NUMBERS, CREDENTIALS),
     st.builds(RemoveXattr, NUMBERS, BYTES, CREDENTIALS),
-    st.builds(CommitWrite, NUMBERS, NUMBERS, CREDENTIALS, MAYBE, MANY),
+    st.builds(CommitWrite, NUMBERS, NUMBERS, CREDENTIALS, MAYBE, MANY, MANY),
     st.builds(AllocateChunks, NUMBERS, NUMBERS, NUMBERS, MANY, REPLICAS),
     st.builds(DropReplicas, NUMBERS, NUMBERS, NUMBERS, NUMBERS, MANY),
 )
