@@ -74,6 +74,7 @@ class Chunkservers:
         self._env, self._raft, self._tables = env, raft, tables
         self._cluster, self._limits = cluster, limits
         self._live: dict[int, LiveServer] = {}
+        self.longest_silence_s = 0.0  # between two heartbeats of a server, in this leadership
 
     def handlers(self) -> Handlers:
         return {
@@ -85,6 +86,7 @@ class Chunkservers:
     def forget_all(self) -> None:
         """A leadership begins or ends: every server has to register again."""
         self._live.clear()
+        self.longest_silence_s = 0.0
 
     # -- what the rest of the leader asks
 
@@ -183,8 +185,9 @@ class Chunkservers:
         message: Heartbeat = request.message
         if not self._raft.is_leader():
             raise self._raft.not_leader()
-        live = self._known(message.server)
-        live.heard_at = self._env.clock.boottime()
+        live, now = self._known(message.server), self._env.clock.boottime()
+        self.longest_silence_s = max(self.longest_silence_s, now - live.heard_at)
+        live.heard_at = now
         live.disks, live.stalled_s = message.disks, message.stalled_s
         live.recent = 0  # the space it reports now accounts for what was given to it
         return Done()

@@ -39,11 +39,11 @@ class MasterServer:
         self.tables: Tables = self._store
         self.raft = RaftNode(env, self._endpoint, config, self._store, StateMachine(self.tables))
         self._sessions = LiveSessions(config.limits.session_ttl_s)
-        self._chunkservers = Chunkservers(
+        self.chunkservers = Chunkservers(
             env, self.raft, self.tables, config.cluster, config.limits
         )
         self._janitor = Janitor(
-            env, self.raft, self.tables, self._sessions, self._chunkservers, config.limits
+            env, self.raft, self.tables, self._sessions, self.chunkservers, config.limits
         )
         self.raft.on_leadership = self._leadership_changed
 
@@ -54,22 +54,22 @@ class MasterServer:
             raft,
             self.tables,
             self._sessions,
-            self._chunkservers,
+            self.chunkservers,
             self._janitor,
             config.cluster,
             config.limits,
         )
-        operators = Operators(env, raft, self.tables, self._chunkservers, config.cluster)
+        operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
         return {
             **raft.handlers(),
             **clients.handlers(),
-            **self._chunkservers.handlers(),
+            **self.chunkservers.handlers(),
             **operators.handlers(),
         }
 
     def _leadership_changed(self, leads: bool) -> None:
         """Volatile knowledge belongs to one leadership; the next one learns its own."""
-        self._chunkservers.forget_all()
+        self.chunkservers.forget_all()
         if leads:
             now = self._env.clock.boottime()
             self._sessions.restart(queries.sessions(self.tables), now)

@@ -65,8 +65,8 @@ class FileState:
 
     @property
     def size_bytes(self) -> int:
-        """The file's size as a reader here sees it."""
-        return max(self._size_bytes, self._writes.local_end)
+        """The file's size as a reader here sees it: commits made behind our back count, too."""
+        return max(self._size_bytes, self._locations.committed_bytes, self._writes.local_end)
 
     def must_not_be_lost(self) -> None:
         """Raise ESTALE when the session under which the file was opened is gone."""

@@ -52,19 +52,36 @@ def _known_members(root: Root) -> list[Member]:
 
 
 async def _end_mount(env: Env, root: Root, member: Member, force: bool, tell: Tell) -> None:
-    known = state.load(root)
-    directory = known.mounts.get(member.id) if known else None
+    directory = _mount_point(root, member)
     process = processes.running(root, member)
     if directory is not None and mounts.mounted_at(directory) is not None:
         answers = process is not None and await mounts.answers(env, directory, _END_S)
         if process is None and await mounts.answers(env, directory, _END_S):
             return  # somebody else's mount by now
         tell(f"unmounting {directory}")
-        await mounts.unmount(env, directory, _UNMOUNT_S, lazy=force or not answers)
-        if process is not None and answers:
-            await processes.ended(env, process, _UNMOUNT_S)
+        try:
+            await mounts.unmount(env, directory, _UNMOUNT_S, lazy=not answers)
+        except Failure:
+            if not force:
+                raise
+            await mounts.unmount(env, directory, _UNMOUNT_S, lazy=True)
+        else:
+            # It may have much to flush: only then is it told to hurry.
+            if process is not None and answers:
+                await processes.ended(env, process, _UNMOUNT_S)
     if process is not None:
         await _end(env, member, process, tell)
+
+
+def _mount_point(root: Root, member: Member) -> str | None:
+    """Where the member is mounted, None if that is not known any more (it unmounts itself)."""
+    try:
+        known = state.load(root)
+    except Failure as failure:
+        if failure.code is not Code.CONFIG:
+            raise
+        return None
+    return known.mounts.get(member.id) if known else None
 
 
 async def _end_all(env: Env, root: Root, members: Sequence[Member], tell: Tell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -94,13 +95,17 @@ def test_down_keeps_the_data_and_up_the_mount(local: Local) -> None:
 
 def test_a_mount_in_use_stays_unless_forced(local: Local) -> None:
     local.ok("up", "--mount", local.mount, "--masters", 1, "--chunkservers", 1)
-    with open(local.mount / "busy", "w"):
+    user = os.open(local.mount / "busy", os.O_RDWR | os.O_CREAT)
+    try:
         refused = local("down")
         assert refused.returncode != 0
         assert "is in use and stays mounted" in refused.stderr
         assert len(local.pids()) == 3
         local.ok("down", "--force")
         assert local.pids() == {}
+    finally:
+        with contextlib.suppress(OSError):  # what it belonged to is gone
+            os.close(user)
 
 
 def test_a_process_that_cannot_start_is_told_with_its_last_words(local: Local) -> None:

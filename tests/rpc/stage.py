@@ -13,7 +13,7 @@ import trio
 from dfs.config import Rpc
 from dfs.rpc import Connection, Endpoint, Handlers, Identity, connect, frame, serve
 from dfs.rpc.codec import message
-from dfs.rpc.handshake import greet
+from dfs.rpc.handshake import admit, greet
 from dfs.rpc.inbox import Inbox
 from dfs.runtime import Env, Stream
 from dfs.runtime.network import Buffer, send_all
@@ -91,6 +91,29 @@ class Meeting:
         inbox = Inbox(stream, LIMITS.receive_buffer_bytes)
         await greet(self.stage.client_endpoint(), stream, inbox)
         return stream, inbox
+
+
+@asynccontextmanager
+async def puppet(
+    stage: Stage, limits: Rpc = LIMITS
+) -> AsyncIterator[tuple[Connection, Stream, Inbox]]:
+    """A client's connection whose server is the test itself, frame by frame."""
+    listener = await stage.server.network.listen("127.0.0.1:0")
+    held: list[Connection] = []
+
+    async def dial(nursery: trio.Nursery) -> None:
+        held.append(await connect(stage.client_endpoint(limits), listener.address, nursery))
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as dialling:
+            dialling.start_soon(dial, nursery)
+            stream = await listener.accept()
+            inbox = Inbox(stream, LIMITS.receive_buffer_bytes)
+            await admit(stage.server_endpoint(), stream, inbox)
+        yield held[0], stream, inbox
+        stream.close()
+        nursery.cancel_scope.cancel()
+    listener.close()
 
 
 @asynccontextmanager

@@ -10,11 +10,8 @@ import trio
 import trio.testing
 
 from dfs.errors import Code, Failure
-from dfs.rpc import Connection, Handlers, Pool, Reply, Request, codec, connect
+from dfs.rpc import Connection, Handlers, Pool, Reply, Request, codec
 from dfs.rpc.frame import Kind
-from dfs.rpc.handshake import admit
-from dfs.rpc.inbox import Inbox
-from dfs.runtime import Listener
 from dfs.runtime.sim import World
 from tests.conftest import ExpectedLogs
 from tests.rpc.stage import (
@@ -24,6 +21,7 @@ from tests.rpc.stage import (
     Told,
     limits,
     meeting,
+    puppet,
     raw_frame,
     read_frame,
     send,
@@ -175,6 +173,24 @@ def test_each_call_has_its_own_deadline() -> None:
         for timeout_s, took in ended:
             assert took == pytest.approx(timeout_s, abs=0.01)
         assert [t for t, _ in ended] == [0.1, 0.5, 1.0, 2.0, 3.0, 4.0]
+
+    simulated_stage().run(main)
+
+
+def test_a_later_call_with_an_earlier_deadline_ends_first() -> None:
+    async def main(stage: Stage) -> None:
+        gate, clock = Gate(), stage.client.clock
+        async with meeting(stage, {Ask: gate.handler}) as met:
+            connection = await met.connect()
+            await clock.sleep(1)  # now nothing but the idle time keeps the connection awake
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, connection, 1)
+                await clock.sleep(1)
+                begun = clock.monotonic()
+                with pytest.raises(Failure):
+                    await connection.call(Ask(2), timeout_s=0.5)
+                assert clock.monotonic() - begun == pytest.approx(0.5, abs=0.01)
+                gate.open(1)
 
     simulated_stage().run(main)
 
@@ -575,23 +591,13 @@ def test_a_timeout_makes_the_connection_prove_itself() -> None:
     """A peer that vanished is noticed after one timeout, not after the idle time."""
 
     async def main(stage: Stage) -> None:
-        async with trio.open_nursery() as nursery:
-            listener = await stage.server.network.listen("127.0.0.1:0")
-            nursery.start_soon(_admit_and_fall_silent, stage, listener)
-            endpoint = stage.client_endpoint(limits(idle_probe_s=1000.0, probe_timeout_s=2.0))
-            connection = await connect(endpoint, listener.address, nursery)
+        bound = limits(idle_probe_s=1000.0, probe_timeout_s=2.0)
+        async with puppet(stage, bound) as (connection, _, _):
             begun = stage.client.clock.monotonic()
             with pytest.raises(Failure) as caught:
                 await connection.call(Ask(1), timeout_s=1.0)
             assert caught.value.code is Code.TIMEOUT
             await connection.closed.wait()
             assert stage.client.clock.monotonic() - begun < 5
-            nursery.cancel_scope.cancel()
 
     simulated_stage().run(main)
-
-
-async def _admit_and_fall_silent(stage: Stage, listener: Listener) -> None:
-    stream = await listener.accept()
-    await admit(stage.server_endpoint(), stream, Inbox(stream, 4096))
-    await trio.sleep_forever()

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dfs.errors import Code, Failure
-from dfs.rpc import Reply, Request, codec, frame
+from dfs.rpc import Connection, Reply, Request, codec, frame
 from dfs.rpc.frame import Kind
 from dfs.rpc.inbox import Inbox
 from dfs.rpc.outbox import Outbox
-from dfs.runtime import Buffer
+from dfs.runtime import Buffer, Stream
 from tests.rpc.stage import (
     LIMITS,
     SOON_S,
@@ -26,12 +26,14 @@ from tests.rpc.stage import (
     Told,
     limits,
     meeting,
+    puppet,
     raw_frame,
     read_frame,
     send,
     simulated_stage,
 )
 
+_ANY = frame.FrameLimits(1 << 20, 1 << 20)
 SIZES = [1, 100, 65_000, 65_536, 65_537, 200_000, 1 << 20, 3_000_001]
 
 
@@ -181,6 +183,126 @@ async def _cancel_after(scope: trio.CancelScope, checkpoints: int) -> None:
     scope.cancel()
 
 
+def test_the_buffer_of_a_cancelled_call_is_not_written_any_more(stage: Stage) -> None:
+    async def main(stage: Stage) -> None:
+        into, header = bytearray(500_000), codec.encode(Told(1))
+        async with puppet(stage) as (connection, stream, inbox):
+            async with trio.open_nursery() as nursery:
+
+                async def call() -> None:
+                    await connection.call(Ask(1), timeout_s=SOON_S, into=memoryview(into))
+
+                nursery.start_soon(call)
+                await read_frame(inbox)
+                begun = frame.pack(Kind.REPLY, 1, len(header), len(into)) + header
+                await send(stream, begun, b"x" * 100_000)
+                while into[99_999] == 0:
+                    await stage.client.clock.sleep(0.001)
+                nursery.cancel_scope.cancel()
+            into[:] = bytes(len(into))
+            await send(stream, b"x" * 400_000)
+            await answer(connection, stream, inbox)
+            assert into == bytes(len(into))
+
+    stage.run(main)
+
+
+async def answer(connection: Connection, stream: Stream, inbox: Inbox) -> None:
+    """One more call, to see that the connection is well and in step."""
+
+    async def reply() -> None:
+        kind, request_id = Kind.CANCEL, 0
+        while kind is not Kind.REQUEST:
+            (kind, request_id, _, _), _, _ = await read_frame(inbox)
+        await send(stream, raw_frame(Kind.REPLY, request_id, codec.encode(Told(9))))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reply)
+        received = await connection.call(Ask(9), timeout_s=SOON_S)
+        assert received.message == Told(9)
+
+
+async def take(inbox: Inbox, length_bytes: int) -> bytes:
+    data = bytearray(length_bytes)
+    await inbox.fill(memoryview(data), lambda: True)
+    return bytes(data)
+
+
+def test_an_answer_before_the_request_is_sent_leaves_its_buffers_to_the_caller() -> None:
+    async def main(stage: Stage) -> None:
+        payload = bytearray(noise(6_000_000))
+        async with puppet(stage) as (connection, stream, inbox):
+            async with trio.open_nursery() as nursery:
+
+                async def call() -> None:
+                    await connection.call(Ask(1), [payload], timeout_s=SOON_S)
+                    payload[:] = bytes(len(payload))
+
+                nursery.start_soon(call)
+                await inbox.need(frame.PREFIX_BYTES)
+                await send(stream, raw_frame(Kind.REPLY, 1, codec.encode(Told(1))))
+            assert payload == bytes(len(payload))
+            await take(inbox, frame.PREFIX_BYTES + len(codec.encode(Ask(1))))
+            assert await take(inbox, len(payload)) == noise(6_000_000)
+            await answer(connection, stream, inbox)
+
+    simulated_stage().run(main)
+
+
+def test_a_queued_notice_keeps_a_copy_of_its_payload() -> None:
+    async def main(stage: Stage) -> None:
+        async with puppet(stage) as (connection, _, inbox):
+            payload = bytearray(1_000_000)
+            for number in range(6):
+                payload[:] = bytes([number]) * len(payload)
+                assert connection.notify(Ask(number), [payload])
+            assert connection._outbox.queued_bytes > len(payload)
+            for number in range(6):
+                await take(inbox, frame.PREFIX_BYTES + len(codec.encode(Ask(number))))
+                assert await take(inbox, len(payload)) == bytes([number]) * len(payload)
+
+    simulated_stage().run(main)
+
+
+def test_a_requests_buffer_is_not_reused_before_the_answer_is_sent() -> None:
+    """Handlers may answer with the payload they got."""
+
+    async def main(stage: Stage) -> None:
+        async with meeting(stage, {Ask: echo}) as met:
+            stream, inbox = await met.intruder()
+            header = codec.encode(Ask(0))
+            for number in range(1, 9):
+                prefix = frame.pack(Kind.REQUEST, number, len(header), 1_000_000)
+                await send(stream, prefix, header, bytes([number]) * 1_000_000)
+            for _ in range(8):
+                await inbox.need(frame.PREFIX_BYTES)
+                got = frame.parse(inbox.data, inbox.start, _ANY)
+                await take(inbox, frame.PREFIX_BYTES + got.header_bytes)
+                assert await take(inbox, 1_000_000) == bytes([got.request_id]) * 1_000_000
+            stream.close()
+
+    simulated_stage().run(main)
+
+
+def test_cancelled_handlers_give_their_buffers_back(stage: Stage) -> None:
+    async def main(stage: Stage) -> None:
+        async def hold(_: Request) -> Told:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        bound = limits(max_request_bytes=1 << 20)
+        async with meeting(stage, {Ask: hold, Told: echo}, bound) as met:
+            connection = await met.connect()
+            for _ in range(3):
+                with pytest.raises(Failure):
+                    await connection.call(Ask(0), [bytes(1 << 20)], timeout_s=0.1)
+            data = noise(1 << 20)
+            received = await connection.call(Told(0), [data], timeout_s=SOON_S)
+            assert received.payload == data
+
+    stage.run(main)
+
+
 def test_request_buffers_are_reused_and_bounded(stage: Stage) -> None:
     async def main(stage: Stage) -> None:
         small = limits(buffer_pool_bytes=2 << 20)
@@ -266,9 +388,6 @@ def test_the_reader_waits_for_a_slow_payload_without_holding_up_answers(stage: S
             stream.close()
 
     stage.run(main)
-
-
-_ANY = frame.FrameLimits(1 << 20, 1 << 20)
 
 
 # -- the outbox alone, on a stream that takes what it likes

@@ -110,6 +110,8 @@ class Tree:
             return errno.ENOENT
         if isinstance(node, Directory) and new[: len(old)] == old and new != old:
             return errno.EINVAL
+        if new != old and old[: len(new)] == new:
+            return errno.ENOTEMPTY  # a directory above
         if there is not None and there is not node:
             if isinstance(there, Directory) and not isinstance(node, Directory):
                 return errno.EISDIR

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -33,6 +34,7 @@ from dfs.runtime.clock import Clock
 from tests.client.sparse import SparseBytes
 from tests.simulation.model import Directory, File, Path, Symlink, Tree
 
+HISTORY = 400  # steps kept to be shown when something is wrong
 MAX_HANDLES = 6
 MAX_FILES = 20
 MAX_BYTES = 400_000
@@ -86,6 +88,7 @@ class Worker:
         self._shared = shared
         self._handles: list[_Handle] = []
         self._doing = ""
+        self.history: deque[str] = deque(maxlen=HISTORY)
 
     async def begin(self) -> None:
         """Make the directory to work in."""
@@ -132,7 +135,9 @@ class Worker:
             now = self._clock.monotonic()
             text = f"{self.name}, after {now - began:.2f} s: {self._doing}: {failure!r}"
             raise Wrong(text) from failure
-        self.slowest.note(self._clock.monotonic() - began, f"{self.name}: {self._doing}")
+        took_s = self._clock.monotonic() - began
+        self.slowest.note(took_s, f"{self.name}: {self._doing}")
+        self.history.append(f"{began:.3f} {self._doing} ({took_s:.3f} s)")
         self.steps += 1
 
     # -- names

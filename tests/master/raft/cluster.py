@@ -1,8 +1,8 @@
 """A cluster of Raft nodes in the simulated world, and monitors that watch it from inside.
 
 The monitors see what no end state shows: an acknowledgement or a vote that leaves before what it
-asserts is on disk, two votes or two leaders in a term, an entry applied that no majority has on
-disk, masters that apply different things at the same index, two leases at a time. Each raises at
+asserts is on disk, two votes or two leaders in a term, an entry counted that the follower has lost,
+an entry applied that no majority has on disk, masters that apply different things at the same index, two leases at a time. Each raises at
 once, in the node that broke the rule.
 """
 
@@ -96,6 +96,18 @@ class Monitors:
         if core.is_leader():
             self._check_majority(core, entry)
 
+    def counts(self, core: Core) -> None:
+        """A leader is about to count what its followers have: they must have it."""
+        for id in core.membership.present:
+            entry = core.journal.entry(core.match_index(id))
+            if id == core.id or entry is None:
+                continue
+            key, value = formats.pack_entry(entry)
+            durable = self.durable(name_of(id), JOURNAL, key)
+            applied = self.durable(name_of(id), META, b"applied") or bytes(8)
+            if durable != value and formats.unpack_u64(applied) < entry[1]:
+                raise Broken(f"{core.id} counts {entry[1]} of master {id}, which lacks it")
+
     def _check_majority(self, core: Core, entry: Entry) -> None:
         key, value = formats.pack_entry(entry)
         members = core.membership.present
@@ -114,6 +126,11 @@ class WatchedTransport(PeerTransport):
 
 class WatchedCore(Core):
     monitors: Monitors
+
+    def tick(self) -> None:
+        if self.is_leader():
+            self.monitors.counts(self)
+        super().tick()
 
     def _state_changed(self, old: int, new: int) -> None:
         if new == 2:
