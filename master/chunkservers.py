@@ -226,9 +226,13 @@ class Chunkservers:
         fit = [s for s in alive if s.free_bytes > 0 and s.stalled_s < STALLED_S]
         random = self._env.random
         candidates = [placement.Candidate(s.id, s.zone, s.free_bytes, s.recent) for s in fit]
-        chosen = placement.choose(
-            candidates, self._limits.chunk_replicas, avoid, [random.random() for _ in fit]
-        )
+        jitters = [random.random() for _ in fit]
+        chosen = placement.choose(candidates, self._limits.chunk_replicas, avoid, jitters)
+        if len(chosen) < self._limits.min_replicas:
+            # Who is to be avoided is the client's opinion, and may be an old one: better than none.
+            everybody = placement.choose(candidates, len(candidates), (), jitters)
+            rest = [server for server in everybody if server not in chosen]
+            chosen += tuple(rest[: self._limits.min_replicas - len(chosen)])
         if len(chosen) < self._limits.min_replicas:
             raise _too_few(len(alive), len(fit), len(chosen), self._limits.min_replicas)
         for server in chosen:

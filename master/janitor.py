@@ -86,8 +86,7 @@ class Janitor:
         if not self._sessions.all_registered():
             return False
         batch = self._limits.reap_batch
-        orphans = queries.orphans(self._tables, batch)
-        closed = [i for i in orphans if not self._sessions.is_open(i)]
+        closed = self._closed_orphans(batch)
         due = tuple(i for i in closed if i in self._seen)
         self._seen = frozenset(closed)
         if not due:
@@ -98,6 +97,15 @@ class Janitor:
         finally:
             self._reaping = frozenset()
         return True
+
+    def _closed_orphans(self, limit: int) -> list[int]:
+        """The first orphans that nobody has open, however many open ones stand before them."""
+        found: list[int] = []
+        page = queries.orphans(self._tables, limit)
+        while page and len(found) < limit:
+            found += [inode for inode in page if not self._sessions.is_open(inode)]
+            page = queries.orphans(self._tables, limit, page[-1])
+        return found[:limit]
 
     async def _delete_replicas(self) -> bool:
         more = False

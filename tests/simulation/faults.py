@@ -7,12 +7,15 @@ not repaired yet, so deaths in turn would take away all replicas of a chunk.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 
 from dfs.errors import Failure
 from dfs.messages.cluster import CreateSnapshot, TransferLeadership
 from tests.simulation.cluster import SimCluster
+
+log = logging.getLogger(__name__)
 
 Strike = Callable[[], Awaitable[None]]
 SLOW_SYNC_S = 0.02
@@ -75,7 +78,9 @@ class Faults:
             name = strike.__name__.lstrip("_")
             self.struck[name] = self.struck.get(name, 0) + 1
             self.world.trace("fault", name)
+            log.debug("%.3f s: %s strikes (victim %s)", clock.monotonic(), name, self.victim)
             await strike()
+            log.debug("%.3f s: %s is over", clock.monotonic(), name)
 
     async def _last(self, longest_s: float = 6.0) -> None:
         await self.world.clock.sleep(self._random.uniform(0.05, longest_s))
