@@ -7,6 +7,7 @@ the master names are equal and hold the file.
 
 from __future__ import annotations
 
+import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,3 +235,50 @@ def test_a_file_is_what_was_written_to_it_whatever_fails(
 ) -> None:
     expected_logs("inode .* chunk")
     run(shared_key_file, steps, seed)
+
+
+@given(st.integers(0, 2**32))
+def test_tasks_on_one_file_each_see_their_own_writes(shared_key_file: str, seed: int) -> None:
+    """Regions of different tasks meet in the middle of blocks, packets and cached pieces."""
+    region = 3 * BLOCK_BYTES + 777
+
+    async def work(s: Scene, client: Client, inode: int, number: int, truth: bytearray) -> None:
+        source = random.Random(f"{seed}/{number}")
+        file = await client.open_file(inode, ROOT, write=True)
+        base = number * region
+        for round_ in range(12):
+            start = source.randrange(region)
+            stop = min(region, start + source.choice([1, 100, 5000, 100_000]))
+            if source.random() < 0.6:
+                data = bytes([1 + round_ + 16 * number]) * (stop - start)
+                await file.write(base + start, data)
+                truth[base + start : base + stop] = data
+            else:
+                got = bytes(await file.read(base + start, stop - start))
+                want = bytes(truth[base + start : base + stop])
+                assert got == want[: len(got)]
+                assert not any(want[len(got) :])  # beyond the end so far: nobody wrote there
+            if source.random() < 0.2:
+                await source.choice([file.flush, file.sync])()
+            if source.random() < 0.3:
+                await s.world.clock.sleep(source.random() / 200)
+        await file.close()
+
+    async def scene(s: Scene) -> None:
+        truth = bytearray(4 * region)
+        async with s.client("client-1", LIMITS) as client:
+            file = await create(client)
+            async with trio.open_nursery() as nursery:
+                for number in range(4):
+                    nursery.start_soon(work, s, client, file.inode, number, truth)
+            await file.close()
+        async with s.client("client-2", LIMITS) as other:
+            file = await other.open_file(file.inode, ROOT, write=False)
+            got = bytearray()
+            while part := await file.read(len(got), 100_000):
+                got += part
+            assert got == truth[: len(got)]
+            assert not any(truth[len(got) :])
+            await file.close()
+
+    play(shared_key_file, scene, seed=seed % 1000)

@@ -84,7 +84,7 @@ def tree(side: Side, directory: bytes = b"") -> list[object]:
             found.extend(tree(side, relative))
         elif entry.is_symlink():
             found.append(os.readlink(entry.path))
-        else:
+        elif entry.is_file(follow_symlinks=False):
             with open(entry.path, "rb") as file:
                 found.append(file.read())
     return found
@@ -98,7 +98,7 @@ class Differential(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.open_count = 0
-        name = f"case-{next(_numbers)}".encode()
+        name = f"case-{os.getpid()}-{next(_numbers)}".encode()
         self.sides = [Side(os.fsencode(self.mounted) + b"/" + name)]
         self.sides.append(Side(os.fsencode(tempfile.mkdtemp()) + b"/" + name))
         for side in self.sides:

@@ -7,41 +7,16 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dfs.local import mounts, processes
 from dfs.local.layout import MASTER, Member, Root
+from tests.local.driver import Local
 
 pytestmark = pytest.mark.mount
-
-
-class Local:
-    """`dfs local` on one root, as a user runs it."""
-
-    def __init__(self, base: Path) -> None:
-        self.root, self.mount = base / "root", base / "mnt"
-
-    def __call__(self, verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "dfs.cli.main", "local", verb, "--root", self.root]
-        words = [str(word) for word in (*command, *arguments)]
-        return subprocess.run(words, capture_output=True, text=True, check=False)
-
-    def ok(self, verb: str, *arguments: object) -> str:
-        done = self(verb, *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def status(self) -> Any:
-        return json.loads(self.ok("status", "--json"))
-
-    def pids(self) -> dict[tuple[str, int], int]:
-        return {(p["role"], p["id"]): p["pid"] for p in self.status()["processes"] if p["alive"]}
 
 
 @pytest.fixture

@@ -455,6 +455,7 @@ def test_a_peer_that_ignores_the_bound_is_answered_overloaded(stage: Stage) -> N
             prefix, header, _ = await read_frame(inbox)
             assert (prefix.kind, prefix.request_id) == (Kind.ERROR, 3)
             assert codec.decode(header).code == Code.OVERLOADED
+            assert len(gate.begun) == 2
             gate.open(1)
             assert {(await read_frame(inbox))[0].request_id for _ in range(2)} == {1, 2}
             stream.close()

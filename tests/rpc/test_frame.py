@@ -154,3 +154,33 @@ def test_what_is_no_longer_wanted_is_skipped(data: bytes, places: list[int], wan
         assert bytes(inbox.take(4)) == b"next"
 
     trio.run(main)
+
+
+class Flood:
+    """A stream that always has more."""
+
+    peer = "flood"
+
+    def recv_nowait(self, buffer: memoryview) -> int | None:
+        return len(buffer)
+
+
+def test_a_peer_that_never_stops_sending_lets_others_have_their_turn() -> None:
+    async def main() -> None:
+        inbox, turns = Inbox(Flood(), 100), 0  # type: ignore[arg-type]
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            for _ in range(1000):
+                await inbox.need(100)
+                inbox.take(100)
+            nursery.cancel_scope.cancel()
+        assert turns >= 10
+
+    trio.run(main)

@@ -2,8 +2,8 @@
 
 The monitors see what no end state shows: an acknowledgement or a vote that leaves before what it
 asserts is on disk, two votes or two leaders in a term, an entry counted that the follower has lost,
-an entry applied that no majority has on disk, masters that apply different things at the same index, two leases at a time. Each raises at
-once, in the node that broke the rule.
+an entry applied that no majority has on disk, masters that apply different things at the same
+index, two leases at a time. Each raises at once, in the node that broke the rule.
 """
 
 from __future__ import annotations
