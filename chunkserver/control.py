@@ -99,7 +99,7 @@ class Control:
                 await self._register(connection)
                 self._connection, registered = connection, True
                 await self._report_all(connection, address)
-                nursery.start_soon(self._delete_unknown, connection)
+                nursery.start_soon(self._keep_tidy, connection)
                 await connection.closed.wait()
             except Failure as error:
                 self._learn(error, address)
@@ -134,6 +134,7 @@ class Control:
     async def _report_all(self, connection: Connection, address: str) -> None:
         """Report every replica; heartbeats begin first, since this may take a while."""
         self._board.refused_by, self._board.leader = "", address
+        self._store.take_created()  # they are among all
         reports = self._store.reports()
         page = self._limits.report_page
         pages = [tuple(reports[i : i + page]) for i in range(0, len(reports), page)] or [()]
@@ -155,13 +156,33 @@ class Control:
             self._unknown.setdefault(handle, now)
         return answer.delete
 
-    async def _delete_unknown(self, connection: Connection) -> None:
+    async def _keep_tidy(self, connection: Connection) -> None:
+        """Delete what the master does not know, for as long as the connection lasts.
+
+        New replicas are reported, too: a packet that was long on its way may make one again that
+        has been deleted, or one that has missed a change of version.
+        """
+        await self._delete_unknown(connection, logging.WARNING)
+        while True:
+            await self._store.created.wait()
+            await self._env.clock.sleep(self._board.heartbeat_s)  # many at a time
+            reports = self._store.reports(self._store.take_created())
+            page = self._limits.report_page
+            try:
+                for i in range(0, len(reports), page):
+                    await self._report(connection, tuple(reports[i : i + page]), last=True)
+            except Failure as error:
+                log.warning("%s: new replicas not reported: %s", self._env.name, error)
+                connection.close()  # the next registration reports everything
+            await self._delete_unknown(connection, logging.INFO)  # mostly, files that lived shortly
+
+    async def _delete_unknown(self, connection: Connection, level: int) -> None:
         """After the grace period, ask again about what the master did not know, and delete."""
         if not self._unknown:
             return
         count, grace_s = len(self._unknown), self._limits.unknown_grace_s
         text = "%s: the master does not know %d replicas; asking again in %.0f s"
-        log.warning(text, self._env.name, count, grace_s)
+        log.log(level, text, self._env.name, count, grace_s)
         await self._env.clock.sleep(grace_s)
         reports = self._store.reports(sorted(self._unknown))
         page = self._limits.report_page
@@ -173,6 +194,7 @@ class Control:
             except Failure as error:
                 log.warning("%s: unknown replicas are kept: %s", self._env.name, error)
                 return
+        self._unknown.clear()
 
     # -- orders
 

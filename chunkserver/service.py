@@ -93,6 +93,9 @@ class Service:
 
     async def _cut_in_turn(self, message: CutChunk, turn: Turn) -> Done:
         async def admit() -> Entry:
+            if message.create and not self._store.has(message.handle):
+                version, generation = message.version, message.generation
+                return await self._store.create(message.handle, version, generation)
             return self._with_version(message.handle, message.version)
 
         async def apply(entry: Entry) -> None:

@@ -65,6 +65,8 @@ class Store:
         self._open: OrderedDict[int, None] = OrderedDict()
         self._unsynced: OrderedDict[int, float] = OrderedDict()  # handle -> when first written
         self._work = trio.Event()
+        self._created: dict[int, None] = {}  # replicas made and not yet reported
+        self.created = trio.Event()  # there are some; replaced when they are taken
 
     # -- starting and ending
 
@@ -230,7 +232,14 @@ class Store:
         directory.replicas += 1
         self._keep_open(entry, replica)
         self._mark_unsynced(handle)
+        self._created[handle] = None
+        self.created.set()
         return entry
+
+    def take_created(self) -> list[int]:
+        """The replicas made since this was last asked, in the order of their making."""
+        taken, self._created, self.created = list(self._created), {}, trio.Event()
+        return taken
 
     def _place(self) -> DataDir:
         best = max(self.directories, key=lambda d: (d.writable, d.free_bytes))

@@ -114,6 +114,7 @@ class MasterLimits:
     server_timeout_s: float = 5.0  # without a heartbeat for this long a chunkserver counts as dead
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0
+    raise_timeout_s: float = 0.75  # a chunkserver's time to take a version that a client waits for
 
 
 @dataclass(frozen=True)

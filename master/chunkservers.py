@@ -13,6 +13,8 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import trio
+
 from dfs.config import MasterLimits
 from dfs.errors import Code, Failure
 from dfs.messages.cluster import (
@@ -28,6 +30,7 @@ from dfs.messages.cluster import (
     VersionChange,
 )
 from dfs.messages.common import Done
+from dfs.messages.metadata import ChunkLocation
 from dfs.rpc import Connection, Handlers, Request
 from dfs.runtime import Env
 from master import placement
@@ -117,19 +120,27 @@ class Chunkservers:
             for server, address, zone in queries.servers(self._tables)
         )
 
-    async def raise_versions(self, servers: Iterable[int], handle: int, version: int) -> None:
-        """Tell servers of a replica set its new version; what fails is tried again later."""
-        for server in servers:
-            live = self._live.get(server)
-            if live is not None:
-                live.raises[handle] = version
-                await self._push_raises(live)
+    async def raise_versions(self, chunks: Iterable[ChunkLocation]) -> None:
+        """Tell the servers of these chunks their versions.
+
+        A client waits for this, so a server that does not answer soon is told again later.
+        """
+        told: dict[int, LiveServer] = {}
+        for chunk in chunks:
+            for replica in chunk.replicas:
+                live = self._live.get(replica.server)
+                if live is not None:
+                    live.raises[chunk.handle] = chunk.version
+                    told[live.id] = live
+        async with trio.open_nursery() as nursery:
+            for live in told.values():
+                nursery.start_soon(self._push_raises, live, self._limits.raise_timeout_s)
 
     async def push_pending(self) -> None:
         """Repeat version changes that were not confirmed."""
         for live in self.alive():
             if live.raises:
-                await self._push_raises(live)
+                await self._push_raises(live, CALLBACK_TIMEOUT_S)
 
     async def delete_replicas(self, server: int, handles: tuple[int, ...]) -> bool:
         """Have a server delete replicas; whether it confirmed."""
@@ -178,7 +189,7 @@ class Chunkservers:
             elif wanted > replica.version:
                 live.raises[replica.handle] = wanted
         if message.last:
-            await self._push_raises(live)
+            await self._push_raises(live, CALLBACK_TIMEOUT_S)
         return ReportAnswer(tuple(delete))
 
     def _heartbeat(self, request: Request) -> Done:
@@ -239,13 +250,13 @@ class Chunkservers:
             self._live[server].recent += 1
         return chosen
 
-    async def _push_raises(self, live: LiveServer) -> None:
+    async def _push_raises(self, live: LiveServer, timeout_s: float) -> None:
         pending = dict(live.raises)
         if not pending:
             return
         changes = tuple(VersionChange(h, v) for h, v in sorted(pending.items()))
         try:
-            await live.connection.call(RaiseVersions(changes), timeout_s=CALLBACK_TIMEOUT_S)
+            await live.connection.call(RaiseVersions(changes), timeout_s=timeout_s)
         except Failure as error:
             log.warning("chunkserver %d not told of %d versions: %s", live.id, len(pending), error)
             return

@@ -19,6 +19,7 @@ from dfs.layout import ROOT_INODE
 from dfs.messages.common import Attributes, Done, Refused
 from dfs.messages.metadata import (
     Answer,
+    ChunkLocation,
     ChunkMap,
     CloseInode,
     CloseSession,
@@ -121,10 +122,11 @@ class Clients:
         if len(self._sessions) >= self._limits.max_sessions:
             raise Failure(Code.OVERLOADED, f"{self._limits.max_sessions} sessions are open already")
         session = int.from_bytes(self._env.random.token(SESSION_ID_BYTES)) >> 1
+        # Known here before it is committed: should the client give up meanwhile, it expires.
+        self._sessions.begin(session, self._now())
         answer = await self._raft.propose(BeginSession(session, message.client))
         if isinstance(answer, Refused):
             raise Failure(Code.UNAVAILABLE, f"session not opened: {answer.message}")
-        self._sessions.begin(session, self._now())
         log.info("%s: session %#x opened for %s", self._env.name, session, message.client)
         return SessionOpened(session, self._limits.session_ttl_s, ROOT_INODE, self._cluster)
 
@@ -146,11 +148,11 @@ class Clients:
         return Done()
 
     def _open_inode(self, message: OpenInode) -> Attributes:
-        live = self._sessions.touch(message.session, self._now())
+        self._sessions.touch(message.session, self._now())
         if self._janitor.is_reaping(message.inode):
             raise os_failure(errno.ENOENT, f"inode {message.inode}")
         attributes = queries.attributes(self._tables, message.inode)
-        live.opens.add(message.inode)
+        self._sessions.open(message.session, message.inode)
         return attributes
 
     def _close_inode(self, request: Request) -> None:
@@ -226,9 +228,11 @@ class Clients:
             raise Failure(Code(submitted.code), submitted.message, errno=submitted.errno)
         assert isinstance(submitted, Submitted)
         answers: dict[int, Answer] = {}
+        raised: list[ChunkLocation] = []
         for numbered, answer in zip(operations, submitted.answers, strict=True):
-            await self._follow_up(message.session, numbered, answer)
+            raised += self._follow_up(message.session, numbered, answer)
             answers[numbered.sequence] = answer
+        await self._chunkservers.raise_versions(raised)
         return answers
 
     def _with_replicas(self, numbered: Numbered) -> Numbered:
@@ -243,15 +247,16 @@ class Clients:
         filled = dataclasses.replace(operation, count=count, replicas=replicas)
         return Numbered(numbered.sequence, filled)
 
-    async def _follow_up(self, session: int, numbered: Numbered, answer: Answer) -> None:
-        """What has to be done before the client hears of a change that is committed."""
+    def _follow_up(
+        self, session: int, numbered: Numbered, answer: Answer
+    ) -> tuple[ChunkLocation, ...]:
+        """What follows from a change that is committed; the chunks that have a new version."""
         operation = numbered.operation
         if isinstance(operation, Create) and isinstance(answer, Attributes):
             self._sessions.open(session, answer.inode)
         if isinstance(operation, DropReplicas) and isinstance(answer, ChunkMap):
-            for chunk in answer.chunks:
-                servers = [r.server for r in chunk.replicas]
-                await self._chunkservers.raise_versions(servers, chunk.handle, chunk.version)
+            return answer.chunks
+        return ()
 
     def _now(self) -> float:
         return self._env.clock.boottime()

@@ -39,9 +39,7 @@ class MasterServer:
         self.tables: Tables = self._store
         self.raft = RaftNode(env, self._endpoint, config, self._store, StateMachine(self.tables))
         self._sessions = LiveSessions(config.limits.session_ttl_s)
-        self.chunkservers = Chunkservers(
-            env, self.raft, self.tables, config.cluster, config.limits
-        )
+        self.chunkservers = Chunkservers(env, self.raft, self.tables, config.cluster, config.limits)
         self._janitor = Janitor(
             env, self.raft, self.tables, self._sessions, self.chunkservers, config.limits
         )

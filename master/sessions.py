@@ -3,6 +3,8 @@
 Owns, in memory of the leader alone: when each session was last heard of and which inodes it has
 open. A new leader starts with every session just heard of and with no open inodes; until each
 session has told it what it has open (`RegisterOpens`) or has expired, nothing may be reaped.
+A notice of a close may be lost with its connection, so what a session leaves out twice in turn is
+closed: leaving it out once may only mean that the answer to its open was still on its way.
 Leaves ending a session to a replicated command.
 """
 
@@ -18,7 +20,8 @@ from dfs.errors import Code, Failure
 class LiveSession:
     heard_at: float  # boottime
     registered: bool = False
-    opens: set[int] = field(default_factory=set)
+    registrations: int = 0
+    opens: dict[int, int] = field(default_factory=dict)  # inode -> registrations when last named
 
 
 class LiveSessions:
@@ -50,18 +53,21 @@ class LiveSessions:
     def register(self, session: int, inodes: Iterable[int], now: float) -> None:
         """All that the session has open."""
         live = self.touch(session, now)
-        live.opens |= frozenset(inodes)
+        live.registrations += 1
+        live.opens.update(dict.fromkeys(inodes, live.registrations))
+        kept = live.registrations - 1
+        live.opens = {inode: at for inode, at in live.opens.items() if at >= kept}
         live.registered = True
 
     def open(self, session: int, inode: int) -> None:
         """The session has the inode open; a session that just ended is no matter."""
         if session in self._live:
-            self._live[session].opens.add(inode)
+            self._live[session].opens[inode] = self._live[session].registrations
 
     def release(self, session: int, inode: int) -> None:
         """The session's last handle of the inode is closed."""
         if session in self._live:
-            self._live[session].opens.discard(inode)
+            self._live[session].opens.pop(inode, None)
 
     def expired(self, now: float) -> list[int]:
         """Sessions to be ended, oldest id first."""

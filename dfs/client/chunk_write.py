@@ -6,7 +6,8 @@ acknowledged goes again under the new one; writing the same bytes twice is harml
 be mended is waited for, `limits.retry_for_s` at most, then the write fails with EIO.
 
 When whole servers are in doubt:
-- A primary that goes on acknowledging things is slow, not dead (`patience`).
+- A primary that goes on acknowledging things is slow, not dead (`patience`). When it is silent,
+  every server of the chain is asked for a sign of life before one is blamed.
 - A lost connection is dialled once more; not for a sync, though: the server may have come back
   without what it had only in its page cache, and then has nothing to sync.
 - A full disk leaves the set only while two replicas remain; otherwise the writer gets ENOSPC.
@@ -26,8 +27,9 @@ from dfs.client.chunk_map import ChunkLocations
 from dfs.client.dirty import Packet
 from dfs.client.services import Services
 from dfs.errors import Code, Failure
+from dfs.layout import CHUNK_BYTES
 from dfs.messages.chunks import CutChunk, InspectReplica, SyncChunk, WriteChunk
-from dfs.messages.metadata import ChunkLocation
+from dfs.messages.metadata import ChunkLocation, Replica
 from dfs.rpc.retry import Backoff
 from dfs.runtime.network import Buffer
 
@@ -53,6 +55,7 @@ class _Series:
     give_up_at: float
     backoff: Backoff
     redialled: bool = False
+    timeouts: int = 0
     mismatches: int = 0
     stale_since: float | None = None
 
@@ -110,7 +113,29 @@ class ChunkWriter:
 
         await self._along_chain(index, send, syncing=True, allocate=False)
 
-    async def cut(self, index: int) -> None:
+    async def finish_truncate(self, size_bytes: int) -> None:
+        """Cut the replicas of the chunk that a truncate went through, now, as far as possible.
+
+        Until they are cut, a client with an older map could still write to them, and what it writes
+        beyond the cut would be taken for what was cut off.
+        """
+        index, within = divmod(size_bytes, CHUNK_BYTES)
+        if not within:
+            return
+        try:
+            await self._cut(index)
+        except Failure as failure:
+            # The cut stays pending at the master, and readers and writers mind it.
+            log.warning(
+                "%s: inode %d: chunk %d not cut to %d bytes: %s",
+                self._services.env.name,
+                self._locations.inode,
+                index,
+                within,
+                failure.message,
+            )
+
+    async def _cut(self, index: int) -> None:
         """Carry out a pending cut of a chunk, if there is one. Raises Failure."""
 
         async def nothing(_: ChunkLocation) -> None:
@@ -175,19 +200,20 @@ class ChunkWriter:
 
         So one dead server costs one timeout, not one for each chunk that it has a replica of.
         """
-        services = self._services
         for replica in location.replicas:
-            if not services.servers.is_suspect(replica.server) or not replica.address:
-                continue
-            message, timeout_s = InspectReplica(location.handle), services.limits.probe_timeout_s
-            try:
-                await services.pool.call(replica.address, message, timeout_s=timeout_s)
-            except Failure as failure:
-                if failure.code in _SILENT:
-                    raise Failure(
-                        Code.CHAIN_BROKEN, failure.message, detail=replica.address
-                    ) from failure
-            services.servers.answered(replica.server)
+            if self._services.servers.is_suspect(replica.server) and replica.address:
+                await self._probe(location, replica)
+
+    async def _probe(self, location: ChunkLocation, replica: Replica) -> None:
+        """Raise Failure(CHAIN_BROKEN) when the server does not answer at once."""
+        message, timeout_s = InspectReplica(location.handle), self._services.limits.probe_timeout_s
+        try:
+            await self._services.pool.call(replica.address, message, timeout_s=timeout_s)
+        except Failure as failure:
+            if failure.code in _SILENT:
+                text, link = failure.message, replica.address
+                raise Failure(Code.CHAIN_BROKEN, text, detail=link) from failure
+        self._services.servers.answered(replica.server)
 
     async def _carry_out_cut(self, location: ChunkLocation) -> ChunkLocation:
         async with self._cutting:
@@ -203,6 +229,7 @@ class ChunkWriter:
                 location.generation,
                 location.cut_bytes,
                 chain[1:],
+                self._locations.is_fresh(location),
             )
             await self._call(location, message)
             return self._locations.cut_done(location)
@@ -258,7 +285,29 @@ class ChunkWriter:
             series.redialled = True
             if not syncing:
                 return True
+        if failure.code is Code.TIMEOUT:
+            return await self._mend_silence(location, failure, series)
         return await self._drop(location, failure)
+
+    async def _mend_silence(
+        self, location: ChunkLocation, failure: Failure, series: _Series
+    ) -> bool:
+        """The primary did not answer in time; it may have been waiting for another link itself."""
+        silent: list[int] = []
+
+        async def probe(replica: Replica) -> None:
+            try:
+                await self._probe(location, replica)
+            except Failure:
+                silent.append(replica.server)
+
+        async with trio.open_nursery() as nursery:
+            for replica in location.replicas:
+                nursery.start_soon(probe, replica)
+        series.timeouts += 1
+        if silent:
+            return await self._drop(location, failure, tuple(sorted(silent)))
+        return series.timeouts > 1 and await self._drop(location, failure)
 
     async def _mend_stale(self, location: ChunkLocation, failure: Failure, series: _Series) -> bool:
         """Our map is old, or the server has not yet heard of the version, or never will."""
@@ -272,8 +321,11 @@ class ChunkWriter:
             return await self._drop(location, failure)
         return False
 
-    async def _drop(self, location: ChunkLocation, failure: Failure) -> bool:
-        failed = _to_blame(location, failure)
+    async def _drop(
+        self, location: ChunkLocation, failure: Failure, failed: tuple[int, ...] = ()
+    ) -> bool:
+        """Have servers taken out of the set: `failed`, or those that the failure speaks against."""
+        failed = failed or _to_blame(location, failure)
         silent = failure.code in _SILENT
         for server in failed:
             self._services.servers.failed_write(server, silent=silent)

@@ -18,6 +18,8 @@ import trio
 
 from dfs import config as configuration
 from dfs.client.budget import ByteBudget
+from dfs.client.chunk_map import ChunkLocations
+from dfs.client.chunk_write import ChunkWriter
 from dfs.client.file_state import FileState
 from dfs.client.grid import Grid
 from dfs.client.leader import Leader
@@ -141,6 +143,10 @@ class Client:
             return await file.set_attributes(operation)
         answer = await self._services.session.perform(operation)
         assert isinstance(answer, Attributes)
+        if operation.size_bytes is not None:
+            locations = ChunkLocations(self._services, answer.inode, answer.size_bytes)
+            writer = ChunkWriter(self._services, locations)
+            await writer.finish_truncate(answer.size_bytes)
         return answer
 
     # -- files

@@ -124,6 +124,7 @@ class FileState:
             assert isinstance(answer, Attributes)
             if operation.size_bytes is not None:
                 self._truncated(answer)
+                await self._writes.carry_out_cut(answer.size_bytes)
             return answer
         finally:
             self._writes.resume()

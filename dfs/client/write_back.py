@@ -148,12 +148,9 @@ class WriteBack:
         self._open_gate.set()
         self._pausing.release()
 
-    async def carry_out_cut(self, index: int) -> None:
-        """Cut the replicas of a chunk now rather than at the next write; best effort."""
-        try:
-            await self._writer.cut(index)
-        except Failure:
-            return  # it stays pending at the master, and readers mind it
+    async def carry_out_cut(self, size_bytes: int) -> None:
+        """See `ChunkWriter.finish_truncate`."""
+        await self._writer.finish_truncate(size_bytes)
 
     def abandon(self, failure: Failure) -> None:
         """The file is lost: drop what is not sent, and report `failure`."""

@@ -49,7 +49,8 @@ class SyncChunk:
 class CutChunk:
     """Cut every replica to `length_bytes` and raise its generation to `generation`.
 
-    A replica that has that generation, or a higher one, is left alone. Answers Done.
+    A replica that has that generation, or a higher one, is left alone. Answers Done. `create` makes
+    the replica, empty, when it is missing (the chunk is fresh).
     """
 
     handle: int
@@ -57,6 +58,7 @@ class CutChunk:
     generation: int
     length_bytes: int
     chain: tuple[str, ...]
+    create: bool = False
 
 
 @message(113)

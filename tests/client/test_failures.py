@@ -449,6 +449,28 @@ def test_a_slow_chain_is_not_taken_for_a_dead_one(key_file: str) -> None:
     play(key_file, scene)
 
 
+@pytest.mark.parametrize("victim", [0, 1, 2])
+def test_the_right_server_is_blamed_when_the_chain_is_too_late_to_say(
+    key_file: str, expected_logs: ExpectedLogs, victim: int
+) -> None:
+    expected_logs("inode .* chunk")
+    limits = ClientLimits(data_timeout_s=1.0)  # less than the links give each other
+
+    async def scene(s: Scene) -> None:
+        async with s.client(limits=limits) as client:
+            file = await create(client)
+            await file.write(0, b"before")
+            await file.flush()
+            s.servers[victim].hang = True
+            await file.write(6, b" after")
+            await file.close()
+            chunk = (await client.chunk_map(file.inode, 0, 1)).chunks[0]
+            left = [r.server for r in chunk.replicas]
+            assert sorted([*left, s.servers[victim].server]) == [1, 2, 3]
+
+    play(key_file, scene)
+
+
 # -- chunkservers while reading
 
 

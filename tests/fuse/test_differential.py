@@ -18,7 +18,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests.fuse.test_mounted_names import rename_with
 
@@ -26,8 +32,8 @@ pytestmark = pytest.mark.mount
 
 _numbers = count(1)
 
-names = st.sampled_from([b"a", b"b", b"c"])
-paths = st.lists(names, min_size=1, max_size=3).map(b"/".join)
+# Few, so that most steps meet something; `populate` makes the first of them.
+paths = st.sampled_from([b"a", b"a/a", b"a/b", b"a/b/c", b"b", b"b/a", b"c", b"c/a", b"l", b"l/a"])
 offsets = st.sampled_from([0, 1, 4095, 4096, 10_000, 70_000])
 contents = st.builds(
     lambda byte, length: bytes([byte]) * length,
@@ -117,6 +123,20 @@ class Differential(RuleBasedStateMachine):
         there, here = (outcome(lambda s=side: action(s)) for side in self.sides)  # type: ignore[misc]
         assert there == here, f"the mount: {there!r}, the local directory: {here!r}"
         return here
+
+    @initialize(data=contents)
+    def populate(self, data: bytes) -> None:
+        """Two directories with a file each, a file with two links, and one that is open."""
+        for side in self.sides:
+            for name in (b"a", b"b"):
+                os.mkdir(side.path(name))
+                with open(side.path(name + b"/a"), "wb") as file:
+                    file.write(data)
+            os.symlink(b"a", side.path(b"l"))
+            os.link(side.path(b"b/a"), side.path(b"c"))
+            os.setxattr(side.path(b"c"), "user.a", data[:20])
+            side.descriptors.append(os.open(side.path(b"a/b"), os.O_CREAT | os.O_RDWR))
+        self.open_count = 1
 
     # -- names
 

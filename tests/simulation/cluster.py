@@ -18,8 +18,8 @@ from dfs.messages.cluster import ClusterStatus, GetClusterStatus
 from dfs.messages.metadata import ChunkLocation
 from dfs.runtime import Env
 from dfs.runtime.sim import World
-from master.server import MasterServer
 from master import tables as names
+from master.server import MasterServer
 from master.sessions import LiveSessions
 from master.state import queries
 from master.state.records import key_number

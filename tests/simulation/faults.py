@@ -210,5 +210,3 @@ class Faults:
         self.world.disk(self.victim).sync_delay_s = 10 * SLOW_SYNC_S
         await self._last()
         self.world.disk(self.victim).sync_delay_s = 0.0
-
-

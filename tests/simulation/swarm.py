@@ -33,6 +33,7 @@ class Outcome:
     chunks: int = 0
     slowest: Slowest = field(default_factory=Slowest)
     struck: dict[str, int] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
     trace_hash: str = ""
 
 
@@ -48,9 +49,21 @@ class _Errors(logging.Handler):
             self.lines.append(f"{record.name}: {record.getMessage()}")
 
 
-def run_seed(seed: int, directory: Path, *, seconds: float = 30.0, faults: bool = True) -> Outcome:
-    """Run one seed for that much virtual time; raises AssertionError (or worse) when it fails."""
+def run_seed(
+    seed: int,
+    directory: Path,
+    *,
+    seconds: float = 30.0,
+    faults: bool = True,
+    history: list[str] | None = None,
+) -> Outcome:
+    """Run one seed for that much virtual time; raises AssertionError (or worse) when it fails.
+
+    `history` receives what the clients did, in order.
+    """
     world, outcome, errors = World(seed), Outcome(seed), _Errors()
+    if history is not None:
+        outcome.history = history
     logging.getLogger().addHandler(errors)
     try:
         world.run(lambda: _run(world, outcome, directory, seconds, faults))
@@ -101,7 +114,7 @@ async def _work(
 
     async def work(name: str, ended: trio.Event) -> None:
         async with cluster.client(name) as client:
-            worker = Worker(name, client, world.clock, str(outcome.seed), shared)
+            worker = Worker(name, client, world.clock, str(outcome.seed), shared, outcome.history)
             workers.append(worker)
             await worker.begin()
             await worker.run(until_s)

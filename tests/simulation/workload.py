@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -34,7 +33,6 @@ from dfs.runtime.clock import Clock
 from tests.client.sparse import SparseBytes
 from tests.simulation.model import Directory, File, Path, Symlink, Tree
 
-HISTORY = 400  # steps kept to be shown when something is wrong
 MAX_HANDLES = 6
 MAX_FILES = 20
 MAX_BYTES = 400_000
@@ -76,7 +74,13 @@ class Worker:
     """One client at work. `root` is the inode of its own directory."""
 
     def __init__(
-        self, name: str, client: Client, clock: Clock, seed: str, shared: list[SharedFile]
+        self,
+        name: str,
+        client: Client,
+        clock: Clock,
+        seed: str,
+        shared: list[SharedFile],
+        history: list[str],
     ) -> None:
         self.name, self.client = name, client
         self.tree = Tree()
@@ -88,7 +92,7 @@ class Worker:
         self._shared = shared
         self._handles: list[_Handle] = []
         self._doing = ""
-        self.history: deque[str] = deque(maxlen=HISTORY)
+        self._history = history
 
     async def begin(self) -> None:
         """Make the directory to work in."""
@@ -137,14 +141,15 @@ class Worker:
             raise Wrong(text) from failure
         took_s = self._clock.monotonic() - began
         self.slowest.note(took_s, f"{self.name}: {self._doing}")
-        self.history.append(f"{began:.3f} {self._doing} ({took_s:.3f} s)")
+        self._history.append(f"{began:.3f} {self.name}: {self._doing} ({took_s:.3f} s)")
         self.steps += 1
 
     # -- names
 
     async def _create(self) -> None:
         if len(self.tree.all(File)) >= MAX_FILES or len(self._handles) >= MAX_HANDLES:
-            return await self._unlink()
+            await self._unlink()
+            return
         path = self._new_path()
         self._doing = f"create {path!r}"
         node = File()
@@ -193,7 +198,8 @@ class Worker:
     async def _link(self) -> None:
         files = self.tree.all(File)
         if not files:
-            return await self._create()
+            await self._create()
+            return
         old, new = self._random.choice(files), self._new_path()
         self._doing = f"link {old!r} to {new!r}"
         inode, parent = await self._inode(old), await self._inode(new[:-1])
@@ -230,7 +236,8 @@ class Worker:
     async def _open(self) -> None:
         files = self.tree.all(File)
         if not files or len(self._handles) >= MAX_HANDLES:
-            return await self._close()
+            await self._close()
+            return
         path = self._random.choice(files)
         self._doing = f"open {path!r}"
         node = self.tree.find(path)
@@ -241,7 +248,8 @@ class Worker:
 
     async def _close(self) -> None:
         if not self._handles:
-            return await self._create()
+            await self._create()
+            return
         handle = self._handles.pop(self._random.randrange(len(self._handles)))
         self._doing = f"close inode {handle.file.inode}"
         await handle.file.close()
@@ -249,14 +257,16 @@ class Worker:
     async def _write(self) -> None:
         handle = self._handle()
         if handle is None:
-            return await self._open()
+            await self._open()
+            return
         data = self._data()
         await self._write_at(handle, self._offset(handle.node.content, len(data)), data)
 
     async def _append(self) -> None:
         handle = self._handle()
         if handle is None:
-            return await self._open()
+            await self._open()
+            return
         await self._write_at(handle, handle.node.content.size, self._data())
 
     async def _write_at(self, handle: _Handle, offset: int, data: bytes) -> None:
@@ -267,7 +277,8 @@ class Worker:
     async def _truncate(self) -> None:
         handle = self._handle()
         if handle is None:
-            return await self._open()
+            await self._open()
+            return
         content = handle.node.content
         size = self._random.choice(
             [0, content.size // 2, content.size, self._offset(content, 0), CHUNK_BYTES + 1000]
@@ -279,7 +290,8 @@ class Worker:
     async def _read(self) -> None:
         handle = self._handle()
         if handle is None:
-            return await self._open()
+            await self._open()
+            return
         content = handle.node.content
         offset = max(0, self._offset(content, 0) - self._random.randrange(5000))
         length = self._random.choice([1, 4096, 100_000, MAX_BYTES])

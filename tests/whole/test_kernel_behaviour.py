@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,20 @@ FILES = ("test_mounted_files.py", "test_mounted_names.py", "test_differential.py
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(900)]
 
 
-def test_the_mount_behaves_on_a_cluster_as_it_does_alone(local: Local) -> None:
-    local.ok("up", "--mount", local.mount)
+@pytest.fixture
+def mount_point() -> Iterator[Path]:
+    """Where other users can go too, unlike pytest's own temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="dfs-mount-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_the_mount_behaves_on_a_cluster_as_it_does_alone(mount_point: Path, local: Local) -> None:
+    local.ok("up", "--mount", mount_point)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, *(str(TESTS / name) for name in FILES)],
-        env={**os.environ, "DFS_TEST_MOUNT": str(local.mount)},
+        env={**os.environ, "DFS_TEST_MOUNT": str(mount_point)},
         capture_output=True,
         text=True,
         check=False,

@@ -47,6 +47,7 @@ class Monitors:
         self._votes: dict[tuple[str, int], int] = {}
         self._leaders: dict[int, int] = {}
         self._applied: dict[int, bytes] = {}
+        self.wiped: list[int] = []  # whose disks the test took away
         self.seen: Counter[str] = Counter()  # reach: what happened at all
 
     def durable(self, name: str, table: str, key: bytes) -> bytes | None:
@@ -100,7 +101,7 @@ class Monitors:
         """A leader is about to count what its followers have: they must have it."""
         for id in core.membership.present:
             entry = core.journal.entry(core.match_index(id))
-            if id == core.id or entry is None:
+            if id == core.id or id in self.wiped or entry is None:
                 continue
             key, value = formats.pack_entry(entry)
             durable = self.durable(name_of(id), JOURNAL, key)
@@ -213,6 +214,11 @@ class Cluster:
 
     def crash(self, id: int) -> None:
         self.world.crash(name_of(id))
+
+    def wipe(self, id: int) -> None:
+        """Replace the disk of a crashed master by an empty one."""
+        self.world.disk(name_of(id)).wipe()
+        self.monitors.wiped.append(id)
 
     async def restart(self, id: int) -> None:
         """Start it again; its node is there when this returns, or has ended already."""

@@ -243,7 +243,7 @@ def test_a_wiped_master_is_refused_under_its_old_id_and_welcome_under_a_new_one(
         leader = await cluster.leader()
         lost = next(id for id in cluster.ids if id != leader.id)
         cluster.crash(lost)
-        cluster.world.disk(name_of(lost)).wipe()
+        cluster.wipe(lost)
         await cluster.restart(lost)
         assert "must come back under a new id" in await cluster.ends(lost)
 
