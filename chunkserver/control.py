@@ -163,18 +163,28 @@ class Control:
         has been deleted, or one that has missed a change of version.
         """
         await self._delete_unknown(connection, logging.WARNING)
+        unreported: list[int] = []
         while True:
-            await self._store.created.wait()
+            if not unreported:
+                await self._store.created.wait()
             await self._env.clock.sleep(self._board.heartbeat_s)  # many at a time
-            reports = self._store.reports(self._store.take_created())
-            page = self._limits.report_page
-            try:
-                for i in range(0, len(reports), page):
-                    await self._report(connection, tuple(reports[i : i + page]), last=True)
-            except Failure as error:
-                log.warning("%s: new replicas not reported: %s", self._env.name, error)
-                connection.close()  # the next registration reports everything
-            await self._delete_unknown(connection, logging.INFO)  # mostly, files that lived shortly
+            unreported += self._store.take_created()
+            if await self._report_new(connection, unreported):
+                unreported = []
+                # Mostly, these are of files that lived shortly.
+                await self._delete_unknown(connection, logging.INFO)
+
+    async def _report_new(self, connection: Connection, handles: list[int]) -> bool:
+        """Report replicas made since the full report; whether that was possible."""
+        reports = self._store.reports(handles)
+        page = self._limits.report_page
+        try:
+            for i in range(0, len(reports), page):
+                await self._report(connection, tuple(reports[i : i + page]), last=True)
+        except Failure as error:
+            log.info("%s: new replicas not reported yet: %s", self._env.name, error)
+            return False
+        return True
 
     async def _delete_unknown(self, connection: Connection, level: int) -> None:
         """After the grace period, ask again about what the master did not know, and delete."""

@@ -93,7 +93,9 @@ class Raft:
     window_bytes: int = 16 << 20  # sent to a follower and not yet acknowledged
     max_inbox: int = 4096  # messages of other masters that wait to be processed
     overlay_bytes: int = 32 << 20  # state changed and not yet on disk
-    inline_flush_below_s: float = 0.001  # flushes that take less run in the event loop
+    # Flushes that take less run in the event loop: a thread costs a third of the leader's
+    # processor time, and leased reads may wait this long.
+    inline_flush_below_s: float = 0.004
     apply_flush_s: float = 0.25  # how long applied state may wait for a flush (the log has it)
     snapshot_piece_bytes: int = 1 << 20  # one FetchSnapshot
     snapshot_timeout_s: float = 10.0  # without a piece for this long, a fetch is given up
@@ -176,7 +178,7 @@ class ClientLimits:
     read_ahead_bytes: int = 8 << 20  # per open file
     cache_bytes: int = 128 << 20  # read-ahead data kept, per mount
     metadata_timeout_s: float = 2.0  # one attempt
-    data_timeout_s: float = 2.75  # a server's silence; longer than a chain's timeouts (C6: 3 s)
+    data_timeout_s: float = 2.6  # a server's silence; longer than a chain's timeouts (C6: 3 s)
     slow_timeout_s: float = 15.0  # one request to a server that is not silent
     retry_for_s: float = 60.0  # then the call fails with EIO
     max_in_flight: int = 64  # packets per file; operations in one Submit

@@ -7,20 +7,14 @@ of n entries costs n, seekdir and telldir work, and rewinddir sees what has chan
 Nothing is kept from one request to the next, on purpose: the answer carries attributes, and the
 kernel takes an answer's attributes as current at the time of its *request*. Entries fetched earlier
 could give a file that was written meanwhile its old size, and the kernel would cut its pages off.
-For the same reason the attributes of files open here are asked for anew: the master does not know
-their unflushed size.
 """
 
 from __future__ import annotations
 
-import errno
-import stat
 from collections.abc import Sequence
 
 import pyfuse3
 
-from dfs.errors import Code, Failure
-from dfs.messages.common import Attributes
 from dfs.messages.metadata import DirectoryEntry
 from fuse.backend import Backend
 from fuse.entries import entry_of
@@ -48,8 +42,7 @@ class Directory:
         if after_cookie and after_cookie == ended:
             return  # saves the request that would only confirm the end
         page = await self._backend.read_directory(self._inode, after_cookie, self._limit)
-        current = [await self._current(entry) for entry in page.entries]
-        taken = _reply(token, page.entries, current)
+        taken = _reply(token, page.entries)
         if taken < len(page.entries):
             self._limit = taken + SPARE
         elif not page.complete:
@@ -57,25 +50,11 @@ class Directory:
         elif page.entries:
             self._end = page.entries[-1].cookie
 
-    async def _current(self, entry: DirectoryEntry) -> Attributes:
-        """The entry's attributes, with what this mount has written and not yet flushed."""
-        attributes = entry.attributes
-        if not stat.S_ISREG(attributes.mode) or not self._backend.is_open(attributes.inode):
-            return attributes
-        try:
-            return await self._backend.attributes(attributes.inode)
-        except Failure as failure:
-            if failure.code is Code.ERRNO and failure.errno == errno.ENOENT:
-                return attributes  # removed this instant; the kernel will find out
-            raise
 
-
-def _reply(
-    token: pyfuse3.ReaddirToken, entries: Sequence[DirectoryEntry], current: Sequence[Attributes]
-) -> int:
+def _reply(token: pyfuse3.ReaddirToken, entries: Sequence[DirectoryEntry]) -> int:
     """Hand the kernel entries until its buffer is full; how many it took."""
-    for taken, (entry, attributes) in enumerate(zip(entries, current, strict=True)):
+    for taken, entry in enumerate(entries):
         name = pyfuse3.FileNameT(entry.name)
-        if not pyfuse3.readdir_reply(token, name, entry_of(attributes), entry.cookie):
+        if not pyfuse3.readdir_reply(token, name, entry_of(entry.attributes), entry.cookie):
             return taken
     return len(entries)

@@ -110,7 +110,7 @@ class Mounting:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.invalidation.run)
                 nursery.start_soon(self._when_started, on_ready)
-                nursery.start_soon(self._unmount_when_told, stop, fast)
+                nursery.start_soon(self._unmount_when_told, stop, fast, nursery.cancel_scope)
                 try:
                     await pyfuse3.main(max_tasks=self._config.max_tasks)
                 finally:
@@ -148,7 +148,9 @@ class Mounting:
         except OSError as error:
             log.debug("read-ahead stays as it is: %s", error)
 
-    async def _unmount_when_told(self, stop: trio.Event, fast: waiter.Waiter | None) -> None:
+    async def _unmount_when_told(
+        self, stop: trio.Event, fast: waiter.Waiter | None, session: trio.CancelScope
+    ) -> None:
         await stop.wait()
         try:
             await self._unmount(lazy=False)
@@ -166,6 +168,9 @@ class Mounting:
         if fast is not None:
             fast.end()
         pyfuse3.terminate()
+        # Handlers that still wait for the cluster are given some time; nobody sees their answers.
+        await self._env.clock.sleep(self._config.stop_timeout_s)
+        session.cancel()
 
     async def _unmount(self, *, lazy: bool) -> None:
         mountpoint = self._place.mountpoint

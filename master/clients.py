@@ -160,7 +160,6 @@ class Clients:
         message: CloseInode = request.message
         if self._raft.is_leader():
             self._sessions.release(message.session, message.inode)
-            self._janitor.wake()
 
     # -- reads
 
@@ -218,7 +217,6 @@ class Clients:
                 refused[numbered.sequence] = _refusal(error)
         answers = await self._commit(message, tuple(operations)) if operations else {}
         answers |= refused
-        self._janitor.wake()
         return Submitted(tuple(answers[n.sequence] for n in message.operations))
 
     async def _commit(self, message: Submit, operations: tuple[Numbered, ...]) -> dict[int, Answer]:
@@ -232,7 +230,8 @@ class Clients:
         for numbered, answer in zip(operations, submitted.answers, strict=True):
             raised += self._follow_up(message.session, numbered, answer)
             answers[numbered.sequence] = answer
-        await self._chunkservers.raise_versions(raised)
+        if raised:
+            await self._chunkservers.raise_versions(raised)
         return answers
 
     def _with_replicas(self, numbered: Numbered) -> Numbered:

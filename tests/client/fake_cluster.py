@@ -59,6 +59,9 @@ class FakeMasters:
         self.before: deque[Failure] = deque()
         self.after: deque[Failure | str] = deque()
         self.requests: list[object] = []
+        self.rumours: dict[int, str] = {}  # whom a master takes for the leader when there is none
+        self.refusals = 0
+        self.unplaceable = False  # too few chunkservers are known, for now
         self.next_session = 0x1000
 
     def apply(self, command: object) -> object:
@@ -107,7 +110,8 @@ class FakeMasters:
 
     def _must_lead(self, me: int) -> None:
         if me != self.leader:
-            address = self.addresses[self.leader] if 0 <= self.leader < len(self.addresses) else ""
+            address = self.addresses[self.leader] if self.leader >= 0 else self.rumours.get(me, "")
+            self.refusals += 1
             raise Failure(Code.NOT_LEADER, f"master {me} does not lead", detail=address)
 
     async def _spoil(self, how: Failure | str, request: Request) -> None:
@@ -185,6 +189,8 @@ class FakeMasters:
             return numbered
         fit = [s for s in sorted(self.servers) if s not in self.full]
         fit.sort(key=lambda s: s in operation.avoid)
+        if self.unplaceable:
+            raise Failure(Code.UNAVAILABLE, "too few chunkservers are alive")
         if len(fit) < 2:
             raise Failure(Code.DISK, "no room for a chunk", errno=28)
         placed = replace(operation, replicas=(tuple(fit[:COPIES]),) * operation.count)

@@ -93,16 +93,35 @@ def test_masters_that_name_each_other_are_not_asked_in_a_tight_loop(key_file: st
 
     async def scene(s: Scene) -> None:
         async with s.client(limits=limits) as client:
-            for _ in range(1000):
-                s.masters.before.append(
-                    Failure(Code.NOT_LEADER, "not me", detail=s.masters.addresses[0])
-                )
-            asked = len(s.masters.requests)
+            first, second, third = s.masters.addresses
+            s.masters.rumours = {0: second, 1: third, 2: first}
+            s.masters.change_leader(-1)
             with pytest.raises(Failure) as caught:
                 await client.attributes(client.root_inode)
             assert caught.value.errno == errno.EIO
-            assert len(s.masters.requests) - asked < 100
-            s.masters.before.clear()
+            assert s.masters.refusals < 100
+            s.masters.change_leader(0)
+
+    play(key_file, scene)
+
+
+def test_a_refusal_for_now_is_only_a_stall(key_file: str) -> None:
+    async def scene(s: Scene) -> None:
+        async with s.client() as client, trio.open_nursery() as nursery:
+            s.masters.unplaceable = True
+
+            async def recover() -> None:
+                await s.world.clock.sleep(3)
+                s.masters.unplaceable = False
+
+            nursery.start_soon(recover)
+            file = await create(client)
+            await file.write(0, b"data")
+            assert (await client.attributes(file.inode)).size_bytes == 4  # others do not wait
+            await file.close()
+            numbers = client._services.session._numbers
+            assert numbers.answered_below() == numbers.following
+        assert await content(s, file.inode) == b"data"
 
     play(key_file, scene)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+import trio
 
 from dfs.config import ClientLimits
 from dfs.errors import Failure
@@ -295,5 +296,27 @@ def test_the_master_hears_of_the_last_close(key_file: str) -> None:
             assert s.masters.opens[client.session] == set()
             assert not client.is_open(file.inode)
             assert sum(isinstance(m, OpenInode) for m in s.masters.requests) == 1
+
+    play(key_file, scene)
+
+
+def test_no_flush_returns_before_the_data_it_waits_for_is_committed(key_file: str) -> None:
+    """Also when another handle's flush has the commit under way."""
+
+    async def scene(s: Scene) -> None:
+        async with s.client("client-1") as client, s.client("client-2") as other:
+            file = await create(client)
+            await file.write(0, b"data")
+            s.world.delay_link("client-1", "master-1", 0.5)
+
+            async def flush() -> None:
+                await file.flush()
+                assert (await other.attributes(file.inode)).size_bytes == 4
+
+            async with trio.open_nursery() as nursery:
+                for delay_s in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4):
+                    nursery.start_soon(flush)
+                    await s.world.clock.sleep(delay_s)
+            await file.close()
 
     play(key_file, scene)

@@ -163,7 +163,7 @@ class MemoryClient:
         await self._ask("read_directory")
         page = queries.read_directory(self._tables, inode, after_cookie, limit)
         entries = tuple(
-            DirectoryEntry(e.name, e.cookie, self._with_space(e.attributes)) for e in page.entries
+            DirectoryEntry(e.name, e.cookie, self._merged(e.attributes)) for e in page.entries
         )
         return DirectoryPage(entries, page.complete)
 

@@ -9,19 +9,26 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import trio
 from click.testing import CliRunner
 
+from dfs.config import Mount
 from dfs.errors import Failure
+from dfs.messages.common import Attributes
+from dfs.runtime import Clock
+from dfs.runtime.real import RealEnv
 from fuse import mountpoints
 from fuse.command import mount, umount
-from fuse.mounting import make_way
+from fuse.invalidation import ForgetInode, ForgetName
+from fuse.mounting import Mounting, Place, make_way
 from fuse.xattrs import MOUNT_NAME
 from tests.conftest import ExpectedLogs
+from tests.fuse.memory import MemoryClient
 from tests.fuse.processes import MountProcess, is_mounted, mount_process, unmount
 from tests.fuse.test_mounted_files import opened, refused
 
@@ -171,6 +178,98 @@ def test_the_state_of_all_tasks_can_be_asked_for(
     os.setxattr(place, "fuse_stacktrace", b"")
     assert "task pyfuse-" in log_of(tmp_path)
     assert "memory_mount.py" in log_of(tmp_path)
+
+
+# -- told to forget, by a mount within this process
+
+
+class Gated(MemoryClient):
+    """Answers a lookup of `slow` only once `gate` is open."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.asked = trio.Event()
+        self.gate = trio.Event()
+
+    async def lookup(self, parent: int, name: bytes) -> Attributes:
+        if name == b"slow":
+            self.asked.set()
+            await self.gate.wait()
+        return await super().lookup(parent, name)
+
+
+async def mount_here(
+    place: Path, body: Callable[[Gated, Mounting, trio.Event], Awaitable[None]]
+) -> None:
+    """Mount in this very process; `body` must look at the mount from threads only."""
+    env = RealEnv("test")
+    client = Gated(env.clock)
+    place.mkdir()
+    config = Mount(stop_timeout_s=0.2)
+    mounting = Mounting(env, client, config, Place(str(place), "memory", False))
+    ready, stop = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mounting.serve, stop, ready.set)
+        await ready.wait()
+        await body(client, mounting, stop)
+        stop.set()
+
+
+def test_the_kernel_takes_notices_of_what_it_knows_and_of_what_it_does_not(place: Path) -> None:
+    async def body(client: Gated, mounting: Mounting, stop: trio.Event) -> None:
+        def make() -> int:
+            (place / "f").write_bytes(b"1")
+            return (place / "f").stat().st_ino
+
+        inode = await trio.to_thread.run_sync(make)
+        for notice in (
+            ForgetInode(inode),
+            ForgetInode(inode, attributes_only=True),
+            ForgetInode(4711),
+            ForgetName(1, b"f"),
+            ForgetName(1, b"unknown"),
+            ForgetName(4711, b"f"),
+        ):
+            await mounting.invalidation.submit(notice).wait()
+        assert await trio.to_thread.run_sync((place / "f").read_bytes) == b"1"
+
+    trio.run(mount_here, place, body)
+
+
+def test_a_notice_of_a_directory_in_use_waits_without_holding_up_anything(place: Path) -> None:
+    async def body(client: Gated, mounting: Mounting, stop: trio.Event) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, (place / "slow").exists)
+            await client.asked.wait()
+            done = mounting.invalidation.submit(ForgetName(1, b"slow"))
+            for _ in range(3):  # other requests are served meanwhile
+                await trio.to_thread.run_sync(os.statvfs, place)
+            assert not done.is_set()
+            client.gate.set()
+            await done.wait()
+
+    trio.run(mount_here, place, body)
+
+
+def test_a_request_that_is_never_answered_does_not_keep_the_mount_from_ending(
+    place: Path, expected_logs: ExpectedLogs
+) -> None:
+    """Nor does a notice that waits for that request's directory."""
+    expected_logs("is in use")
+
+    async def body(client: Gated, mounting: Mounting, stop: trio.Event) -> None:
+        def look() -> None:
+            with refused(errno.ENOTCONN, errno.ECONNABORTED, errno.EIO):
+                (place / "slow").stat()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, look)
+            await client.asked.wait()
+            mounting.invalidation.submit(ForgetName(1, b"slow"))
+            stop.set()
+
+    trio.run(mount_here, place, body)
+    assert not is_mounted(place)
 
 
 # -- commands

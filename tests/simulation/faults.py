@@ -28,6 +28,8 @@ class Faults:
         self.cluster, self.world, self.clients = cluster, cluster.world, clients
         self._random = random.Random(f"{seed}/faults")
         self.struck: dict[str, int] = {}  # how often each kind has
+        self.overlapped = False  # whether there was one of each at a time
+        self._active = 0
         of_masters: list[Strike] = [
             self._kill_leader,
             self._kill_follower,
@@ -79,7 +81,10 @@ class Faults:
             self.struck[name] = self.struck.get(name, 0) + 1
             self.world.trace("fault", name)
             log.debug("%.3f s: %s strikes (victim %s)", clock.monotonic(), name, self.victim)
+            self._active += 1
+            self.overlapped = self.overlapped or self._active > 1
             await strike()
+            self._active -= 1
             log.debug("%.3f s: %s is over", clock.monotonic(), name)
 
     async def _last(self, longest_s: float = 6.0) -> None:

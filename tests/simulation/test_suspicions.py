@@ -360,9 +360,9 @@ def test_synced_data_survives_the_power_loss_of_everything(
             async with cluster.client("client-2") as two:
                 found = await read_file(two, b"changed")
                 assert len(found) == len(data)
-                for at in range(0, len(data), 4096):
-                    page = found[at : at + 4096]
-                    assert page in (data[at : at + 4096], later[at : at + 4096])
+                for at in range(0, len(data), 512):
+                    sector = found[at : at + 512]
+                    assert sector in (data[at : at + 512], later[at : at + 512])
             await cluster.until_agreed()
             cluster.check_invariants()
 
