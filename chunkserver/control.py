@@ -118,7 +118,8 @@ class Control:
     def _learn(self, error: Failure, address: str) -> None:
         if error.code is Code.NOT_LEADER:
             self._hint = error.detail
-        level = logging.ERROR if error.code is Code.CONFIG else logging.DEBUG
+        for_operators = error.code in (Code.CONFIG, Code.UNAUTHENTICATED)
+        level = logging.ERROR if for_operators else logging.DEBUG
         log.log(level, "%s: master at %s: %s", self._env.name, address, error.message)
 
     async def _register(self, connection: Connection) -> None:

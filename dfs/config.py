@@ -100,6 +100,7 @@ class Raft:
     snapshot_piece_bytes: int = 1 << 20  # one FetchSnapshot
     snapshot_timeout_s: float = 10.0  # without a piece for this long, a fetch is given up
     redial_s: float = 0.1  # between attempts to reach another master
+    redial_refused_s: float = 10.0  # the same when it has another key
     link_timeout_s: float = 3.0  # a link that brings nothing for this long is closed
 
 

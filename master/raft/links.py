@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import trio
 
 from dfs.config import Raft
-from dfs.errors import Failure
+from dfs.errors import Code, Failure
 from dfs.messages.cluster import RaftMessage
 from dfs.rpc import Connection, Endpoint, Handlers, connect
 from dfs.runtime import Env
@@ -154,13 +154,21 @@ class Links:
             if peer > self.me and peer in self._wanted and peer not in self._links:
                 await self._dial(peer)
 
+    async def _after_failed_dial(self, peer: int, address: str, failure: Failure) -> None:
+        """A peer with another key logs a line for each attempt: an operator has to act first."""
+        if failure.code is not Code.UNAUTHENTICATED:
+            log.debug("%s: master %d at %s: %s", self.env.name, peer, address, failure.message)
+            return
+        log.error("%s: master %d at %s: %s", self.env.name, peer, address, failure.message)
+        await self.env.clock.sleep(self.limits.redial_refused_s)
+
     async def _dial(self, peer: int) -> None:
         assert self._nursery is not None
         address = self._wanted[peer]
         try:
             connection = await connect(self.endpoint, address, self._nursery, self.handlers)
         except Failure as failure:
-            log.debug("%s: master %d at %s: %s", self.env.name, peer, address, failure.message)
+            await self._after_failed_dial(peer, address, failure)
             return
         if connection.peer.role != "master" or connection.peer.id != peer:
             log.error("%s: %s is %s, not master %d", self.env.name, address, connection.peer, peer)
