@@ -64,23 +64,32 @@ def mount(
 @click.command()
 @click.argument("directory", metavar="DIR")
 @click.option("--lazy", is_flag=True, help="Out of sight now, ended when nothing uses it.")
-def umount(directory: str, lazy: bool) -> None:
+@click.option("--force", is_flag=True, help="Abort a mount that hangs; what is unflushed is lost.")
+def umount(directory: str, lazy: bool, force: bool) -> None:
     """Unmount DIR, and wait until everything is flushed and its process has ended."""
     from dfs.errors import Failure
     from fuse import mountpoints
 
-    mountpoint = mountpoints.resolved(directory)
-    mounted = mountpoints.mounted_at(mountpoint)
+    mounted = mountpoints.mounted_at(mountpoints.resolved(directory))
     if mounted is None or mounted.kind != mountpoints.FILE_SYSTEM_TYPE:
         _fail(f"{directory}: no dfs is mounted here")
-    about = mountpoints.describe(mountpoint)
-    process = _watch_process(about["pid"]) if about else None
     try:
-        mountpoints.unmount(mountpoint, lazy=lazy or about is None)
+        if force:
+            mountpoints.abort(mounted)
+        else:
+            _unmount(mounted.mountpoint, lazy=lazy)
     except Failure as failure:
         if failure.errno == errno.EBUSY:
             _fail(f"{directory} is in use (`fuser -vm {directory}` tells by whom; or use --lazy)")
         _fail(failure.message)
+
+
+def _unmount(mountpoint: str, *, lazy: bool) -> None:
+    from fuse import mountpoints
+
+    about = mountpoints.describe(mountpoint)
+    process = _watch_process(about["pid"]) if about else None
+    mountpoints.unmount(mountpoint, lazy=lazy or about is None)
     if process is not None and not lazy:
         select.select([process], [], [])
 
@@ -123,6 +132,7 @@ def _serve(
 ) -> int:
     """Be the mount's process; its exit code."""
     import contextlib
+    import logging
 
     from dfs.process import log_to_stderr, run_process
     from dfs.runtime.real import RealEnv
@@ -130,6 +140,7 @@ def _serve(
 
     with contextlib.redirect_stderr(log_to):
         log_to_stderr("mount", verbose=verbose)
+    logging.getLogger("pyfuse3").setLevel(logging.INFO)  # it tells of every task it starts
     env = RealEnv("mount")
     return run_process(lambda stop: mounting.run(env, config, place, stop, on_ready))
 

@@ -101,7 +101,6 @@ class Mounting:
         self._config = config
         self._place = place
         self._device = ""  # major:minor, once mounted
-        self._detached = False
 
     async def serve(self, stop: trio.Event, on_ready: Callable[[], None]) -> None:
         """Mount, call `on_ready` once the mount answers, serve until the end. Raises Failure."""
@@ -153,18 +152,13 @@ class Mounting:
     ) -> None:
         await stop.wait()
         try:
-            await self._unmount(lazy=False)
+            await self._unmount()
             return  # the kernel ends the session by itself
         except Failure as failure:
             if failure.errno != errno.EBUSY:
                 log.warning("cannot unmount: %s", failure.message)
         log.warning("%s is in use: its programs lose it now", self._place.mountpoint)
         await self._sync()
-        try:
-            await self._unmount(lazy=True)
-            self._detached = True
-        except Failure as failure:
-            log.warning("cannot detach: %s", failure.message)
         if fast is not None:
             fast.end()
         pyfuse3.terminate()
@@ -172,9 +166,9 @@ class Mounting:
         await self._env.clock.sleep(self._config.stop_timeout_s)
         session.cancel()
 
-    async def _unmount(self, *, lazy: bool) -> None:
+    async def _unmount(self) -> None:
         mountpoint = self._place.mountpoint
-        await self._env.run_blocking(lambda: mountpoints.unmount(mountpoint, lazy=lazy), LANE)
+        await self._env.run_blocking(lambda: mountpoints.unmount(mountpoint, lazy=False), LANE)
 
     async def _sync(self) -> None:
         """Have the kernel hand over what is dirty in mappings, while we still serve."""
@@ -185,15 +179,28 @@ class Mounting:
             log.error("%s: not everything could be flushed: %s", mountpoint, error)
 
     async def _end_session(self) -> None:
-        """Leave the kernel, also when the mount ends by an error."""
+        """Leave the kernel, also when the mount ends by an error.
+
+        pyfuse3 detaches what is still mounted. It would not help a notice that waits in the kernel
+        for a lock held by a request that nobody will answer any more: our own thread, in the middle
+        of its write to /dev/fuse, keeps the connection alive. Only aborting it does.
+        """
         self.invalidation.stop()
+        seconds = self._config.stop_timeout_s
         with trio.CancelScope(shield=True):
-            seconds = self._config.stop_timeout_s
             if not await self._env.clock.wait(self.invalidation.idle, seconds):
-                # It waits for a lock that a request holds which nobody will answer any more.
-                mountpoints.abort_connection(self._device)
-                await self._env.clock.wait(self.invalidation.idle, seconds)
-        pyfuse3.close(unmount=not self._detached)
+                self._abort()
+                await self.invalidation.idle.wait()
+        pyfuse3.close()
+
+    def _abort(self) -> None:
+        mounted = mountpoints.mounted_at(self._place.mountpoint)
+        if mounted is None or mounted.device != self._device:
+            return
+        try:
+            mountpoints.abort(mounted)
+        except (Failure, OSError) as error:
+            log.error("%s cannot be aborted and may hang: %s", mounted.mountpoint, error)
 
 
 def _fuse_descriptors() -> list[int]:

@@ -21,6 +21,7 @@ from fuse.xattrs import MOUNT_NAME
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 FILE_SYSTEM_TYPE = "fuse.dfs"
+MNT_FORCE = 1
 MNT_DETACH = 2
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -125,7 +126,15 @@ def set_read_ahead(device: str, read_ahead_kb: int) -> None:
     Path(f"/sys/class/bdi/{device}/read_ahead_kb").write_text(f"{read_ahead_kb}\n")
 
 
-def abort_connection(device: str) -> None:
-    """End a mount's connection by force: every request fails with ENOTCONN. Raises OSError."""
-    minor = device.partition(":")[2]
+def abort(mounted: Mounted) -> None:
+    """End a mount by force: whoever waits for it gets an error, and it is gone.
+
+    The only help where its process cannot answer any more, and the last resort there: what was not
+    flushed is lost. Raises Failure or OSError.
+    """
+    if os.geteuid() == 0:
+        _umount2(mounted.mountpoint, MNT_FORCE | MNT_DETACH)
+        return
+    minor = mounted.device.partition(":")[2]
     Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1\n")
+    unmount(mounted.mountpoint, lazy=True)

@@ -77,6 +77,7 @@ class Chunkservers:
         self._env, self._raft, self._tables = env, raft, tables
         self._cluster, self._limits = cluster, limits
         self._live: dict[int, LiveServer] = {}
+        self._leads_since_s = 0.0  # boottime
         self.longest_silence_s = 0.0  # between two heartbeats of a server, in this leadership
 
     def handlers(self) -> Handlers:
@@ -89,6 +90,7 @@ class Chunkservers:
     def forget_all(self) -> None:
         """A leadership begins or ends: every server has to register again."""
         self._live.clear()
+        self._leads_since_s = self._env.clock.boottime()
         self.longest_silence_s = 0.0
 
     # -- what the rest of the leader asks
@@ -101,7 +103,20 @@ class Chunkservers:
 
     def place(self, count: int, avoid: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """Replica sets for `count` new chunks. Raises Failure: UNAVAILABLE, or ENOSPC."""
+        self._let_servers_return()
         return tuple(self._place_one(frozenset(avoid)) for _ in range(count))
+
+    def _let_servers_return(self) -> None:
+        """Just elected, the leader waits a little for servers that the registry knows.
+
+        A chunk given out before they have registered would have fewer replicas for good.
+        """
+        if self._env.clock.boottime() - self._leads_since_s >= self._limits.servers_return_s:
+            return
+        alive, known = len(self.alive()), len(queries.servers(self._tables))
+        if alive < min(known, self._limits.chunk_replicas):
+            text = f"{alive} of {known} chunkservers have registered with the new leader"
+            raise Failure(Code.UNAVAILABLE, text)
 
     def space(self) -> tuple[int, int]:
         """(total, free) bytes of user data that fit, replication divided out."""

@@ -243,7 +243,8 @@ class Clients:
         known = queries.chunk_map(self._tables, operation.inode, operation.first_index, count)
         missing = count - len(known.chunks)
         replicas = self._chunkservers.place(missing, operation.avoid) if missing > 0 else ()
-        filled = dataclasses.replace(operation, count=count, replicas=replicas)
+        wanted = self._limits.chunk_replicas
+        filled = dataclasses.replace(operation, count=count, replicas=replicas, wanted=wanted)
         return Numbered(numbered.sequence, filled)
 
     def _follow_up(

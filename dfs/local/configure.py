@@ -54,10 +54,15 @@ def _master(root: Root, state: State, member: Member) -> dict[str, TomlValue]:
         "key_file": root.key,
         "masters": masters,
     }
-    if state.chunkservers < config.MasterLimits().min_replicas:
-        # Else nothing could be written at all.
-        made["limits"] = {"min_replicas": state.chunkservers}
-    return made
+    made["limits"] = _replicas(state.chunkservers)
+    return {key: value for key, value in made.items() if value}
+
+
+def _replicas(chunkservers: int) -> dict[str, int]:
+    """Fewer than usual where there are fewer servers: else nothing could be written, or be safe."""
+    usual = config.MasterLimits()
+    limits = {"chunk_replicas": usual.chunk_replicas, "min_replicas": usual.min_replicas}
+    return {key: chunkservers for key, value in limits.items() if chunkservers < value}
 
 
 def _chunkserver(root: Root, state: State, member: Member) -> dict[str, TomlValue]:

@@ -193,7 +193,8 @@ class AllocateChunks:
 
     A chunk that is there is answered as it is. The leader fills in `replicas`, one tuple of
     server ids per chunk that it knows to be missing, before it proposes the command; a client
-    sends it empty, with `avoid` naming servers that just failed it.
+    sends it empty, with `avoid` naming servers that just failed it. `wanted`, filled in too, is how
+    many replicas each chunk should have, however many servers there are just now.
     """
 
     inode: int
@@ -201,6 +202,7 @@ class AllocateChunks:
     count: int
     avoid: tuple[int, ...] = ()
     replicas: tuple[tuple[int, ...], ...] = ()
+    wanted: int = 0
 
 
 @message(33)

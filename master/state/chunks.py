@@ -44,6 +44,8 @@ def allocate_chunks(transaction: Transaction, operation: AllocateChunks) -> Chun
     first, count = operation.first_index, operation.count
     _check_range(first, count)
     _check_replicas(operation.replicas)
+    if not 0 <= operation.wanted <= REPLICAS_MAX:
+        raise refusal(errno.EINVAL, f"{operation.wanted} replicas of a chunk")
     pending = chunkmap.trims(transaction.tables, inode)
     stored = chunkmap.stored_chunks(transaction.tables, inode.number, first, count)
     dead = [(i, c) for i, c in stored if chunkmap.is_dead(pending, i, c)]
@@ -54,7 +56,7 @@ def allocate_chunks(transaction: Transaction, operation: AllocateChunks) -> Chun
     for index, chunk in dead:
         drop(transaction, inode, index, chunk)
     for index, servers in zip(missing, operation.replicas, strict=False):
-        _add(transaction, inode, index, servers)
+        _add(transaction, inode, index, servers, max(operation.wanted, len(servers)))
     return chunkmap.describe(transaction.tables, inode, first, count)
 
 
@@ -80,12 +82,14 @@ def _missing(
     return [index for index in range(first, first + count) if index not in present]
 
 
-def _add(transaction: Transaction, inode: Inode, index: int, servers: tuple[int, ...]) -> None:
+def _add(
+    transaction: Transaction, inode: Inode, index: int, servers: tuple[int, ...], wanted: int
+) -> None:
     counters = transaction.counters
     handle = counters.next_handle
     counters.next_handle = handle + 1
     counters.chunks += 1
-    chunk = Chunk(handle, 1, 0, None, inode.trim_epoch, True, len(servers), servers)
+    chunk = Chunk(handle, 1, 0, None, inode.trim_epoch, True, wanted, servers)
     _store(transaction, inode, index, chunk)
     transaction.tables.put(names.HANDLES, key(handle), records.encode_handle(inode.number, index))
     transaction.count_replica_set(chunk.wanted, servers, 1)

@@ -160,7 +160,7 @@ def replica_version(tables: Tables, handle: int, server: int) -> int | None:
 def under_replicated(tables: Tables, alive: Collection[int], copies: int | None = None) -> int:
     """How many chunks have fewer replicas on those servers than they should.
 
-    They should have `copies`, or by default as many as they were allocated with. Costs as much as
+    They should have `copies`, or by default as many as was wanted at allocation. Costs as much as
     there are different replica sets, not chunks.
     """
     lacking, living = 0, frozenset(alive)

@@ -165,7 +165,7 @@ class Chunk:
     cut_bytes: int | None
     epoch: int  # the inode's `trim_epoch` when the chunk was allocated
     fresh: bool  # no write to it has been committed
-    wanted: int  # replicas it was allocated with
+    wanted: int  # replicas it should have
     servers: tuple[int, ...]  # the chain, primary first
 
     def encode(self) -> bytes:

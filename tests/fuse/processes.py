@@ -1,7 +1,7 @@
 """Mount processes for tests: started, watched, and never left behind.
 
 A mount whose process hangs would leave callers that not even SIGKILL ends, so whatever a test did,
-`ended` unmounts, kills the process by its pid and aborts the kernel's connection.
+`end` unmounts it, by force where it must, and kills the process by its pid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ END_TIMEOUT_S = 30.0
 
 
 class MountProcess:
-    """`python -m tests.fuse.memory_mount MOUNTPOINT`, until `ended`."""
+    """`python -m tests.fuse.memory_mount MOUNTPOINT`, until `end`."""
 
     def __init__(self, mountpoint: Path, log: IO[str]) -> None:
         self.mountpoint = mountpoint
@@ -53,17 +53,20 @@ class MountProcess:
 
     def end(self) -> None:
         """Leave nothing behind, in whatever state it is."""
-        mounted = mountpoints.mounted_at(str(self.mountpoint))
-        while mountpoints.mounted_at(str(self.mountpoint)):
-            mountpoints.unmount(str(self.mountpoint), lazy=True)
+        try:
+            while mountpoints.mounted_at(str(self.mountpoint)):
+                mountpoints.unmount(str(self.mountpoint), lazy=False)
+        except Failure:
+            self._abort()
         try:
             self._process.communicate(timeout=END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            if mounted:
-                with contextlib.suppress(OSError):
-                    mountpoints.abort_connection(mounted.device)
             self._process.communicate()
+
+    def _abort(self) -> None:
+        while mounted := mountpoints.mounted_at(str(self.mountpoint)):
+            mountpoints.abort(mounted)
 
 
 @contextlib.contextmanager

@@ -204,7 +204,7 @@ async def mount_here(
     """Mount in this very process; `body` must look at the mount from threads only."""
     env = RealEnv("test")
     client = Gated(env.clock)
-    place.mkdir()
+    os.mkdir(place)
     config = Mount(stop_timeout_s=0.2)
     mounting = Mounting(env, client, config, Place(str(place), "memory", False))
     ready, stop = trio.Event(), trio.Event()
@@ -309,6 +309,16 @@ def test_umount_cleans_up_after_a_killed_client(running: MountProcess, place: Pa
     running.wait_end()
     assert CliRunner().invoke(umount, [str(place)]).exit_code == 0
     assert not is_mounted(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="others need fusectl")
+def test_umount_by_force_ends_a_mount_in_use(running: MountProcess, place: Path) -> None:
+    with held(place / "f") as file:
+        assert CliRunner().invoke(umount, ["--force", str(place)]).exit_code == 0
+        assert not is_mounted(place)
+        with refused(errno.ENOTCONN, errno.ECONNABORTED):
+            os.write(file, b"x")
+    assert running.wait_end()[0] == 0
 
 
 def test_umount_of_nothing_is_one_clear_line(tmp_path: Path) -> None:

@@ -145,3 +145,13 @@ def test_a_file_written_past_the_cache_cannot_be_mapped_through_that_descriptor(
         os.ftruncate(file, 4096)
         with refused(errno.EACCES):
             mmap.mmap(file, 4096, prot=mmap.PROT_WRITE)
+
+
+def test_inotify_tells_of_changes_through_this_mount(mounted: Path) -> None:
+    descriptor = call(LIBC.inotify_init1, os.O_NONBLOCK)
+    try:
+        call(LIBC.inotify_add_watch, descriptor, os.fsencode(mounted), 0x100)  # IN_CREATE
+        (mounted / "new").touch()
+        assert b"new" in os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)

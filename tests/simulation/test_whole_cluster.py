@@ -71,7 +71,9 @@ def test_what_one_client_closed_another_reads(tmp_path: Path) -> None:
     simulate(tmp_path, scenario)
 
 
-def test_the_same_seed_replays_the_same_run(tmp_path: Path) -> None:
+def test_the_same_seed_replays_the_same_run(tmp_path: Path, expected_logs: ExpectedLogs) -> None:
+    expected_logs("chunkserver-")
+
     async def scenario(cluster: SimCluster) -> None:
         async with cluster.client() as client:
             await cluster.until_registered(client, 3)
@@ -85,7 +87,11 @@ def test_the_same_seed_replays_the_same_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_leader_dies_while_files_are_created(tmp_path: Path, seed: int) -> None:
+def test_the_leader_dies_while_files_are_created(
+    tmp_path: Path, seed: int, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("chunkserver-")
+
     async def scenario(cluster: SimCluster) -> None:
         async with cluster.client() as client:
             await cluster.until_registered(client, 3)
@@ -100,6 +106,23 @@ def test_the_leader_dies_while_files_are_created(tmp_path: Path, seed: int) -> N
             assert len(await names(client)) == 40
             assert slowest < 3.0  # C6
             await cluster.until_agreed()
+
+    simulate(tmp_path, scenario, seed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_new_leader_gives_out_no_chunk_before_the_servers_are_back(
+    tmp_path: Path, seed: int, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("chunkserver-")
+
+    async def scenario(cluster: SimCluster) -> None:
+        async with cluster.client() as client:
+            await cluster.until_registered(client, 3)
+            cluster.world.crash(cluster.leader())
+            inode = await write_file(client, b"file", content(6, 1 << 20))
+            chunks = (await client.chunk_map(inode, 0, 1)).chunks
+            assert [len(chunk.replicas) for chunk in chunks] == [3]
 
     simulate(tmp_path, scenario, seed)
 

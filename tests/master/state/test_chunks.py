@@ -145,6 +145,12 @@ def test_under_replicated_chunks_are_counted(machine: Driver) -> None:
     assert queries.under_replicated(tables, (1, 2, 3, 4, 5), copies=3) == 1
 
 
+def test_a_chunk_for_which_servers_lacked_counts_as_under_replicated(machine: Driver) -> None:
+    inode = machine.file(b"f")
+    machine.perform(AllocateChunks(inode, 0, 1, (), ((1, 2),), wanted=3))
+    assert queries.under_replicated(machine.tables, (1, 2)) == 1
+
+
 # -- cuts
 
 
