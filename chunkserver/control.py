@@ -83,7 +83,7 @@ class Control:
             nursery.start_soon(self._measure)
             backoff = Backoff(self._env, self._config.rpc)
             while True:
-                if await self._serve_leader():
+                if await self._serve_leader() or self._hint:
                     backoff.reset()
                 await backoff.wait()
 
