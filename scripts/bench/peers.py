@@ -255,6 +255,8 @@ def main() -> None:
     for argument in options.directories:
         name, _, directory = argument.rpartition("=")
         results[name or directory] = measure(Path(directory), sizes, options.runs)
+    if options.work:
+        os.makedirs(options.work, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dfs-bench-", dir=options.work) as work:
         for name in filter(None, options.contestants.split(",")):
             with CONTESTANTS[name](Path(work), options.peers_dir.resolve()) as directory:
