@@ -39,8 +39,9 @@ class Changes:
         core = node.serving_core()
         core.membership.check_change(formats.ADD, Member(id, address, b""))
         node.guests[id] = address
+        patience_s = node.limits.link_timeout_s / 2  # whoever asks waits no longer than 2 s
         try:
-            if not await node.until(partial(node.is_reachable, id), node.limits.link_timeout_s):
+            if not await node.until(partial(node.is_reachable, id), patience_s):
                 raise Failure(Code.UNAVAILABLE, f"master {id} at {address} does not answer")
             link = node.links.get(id)
             assert link is not None

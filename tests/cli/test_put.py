@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,9 @@ def test_what_is_typed_into_a_slow_pipe_arrives(dfs: Dfs) -> None:
 def test_ctrl_c_while_waiting_for_input_ends_in_one_line(dfs: Dfs) -> None:
     command = [sys.executable, "-m", "dfs.cli.main", "put", "-", dfs.path(":/piped")]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stderr=pipe) as process:
+    # In the background of a shell without job control, as in CI, SIGINT is inherited as ignored.
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, preexec_fn=heed) as process:
         while not dfs.ok("ls", "-a", ":"):
             continue  # until its temporary file is there
         process.send_signal(signal.SIGINT)
