@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from dfs.errors import Code, Failure
+from dfs.errors import Code, Failure, first_failure
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run_process(main: Callable[[trio.Event], Awaitable[None]]) -> int:
         failures, rest = group.split(Failure)
         if rest is not None or failures is None:
             raise
-        return _report(_first(failures))
+        return _report(first_failure(failures))
     except Failure as error:
         return _report(error)
     return 0
@@ -61,11 +61,6 @@ async def _watch_signals(stop: trio.Event) -> None:
         async for number in signals:
             log.info("%s: stopping", signal.Signals(number).name)
             stop.set()
-
-
-def _first(group: BaseExceptionGroup[Failure]) -> Failure:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 def _report(error: Failure) -> int:
