@@ -84,8 +84,8 @@ class Raft:
     max_command_bytes: int = 1 << 20  # one log entry; well below a batch (H6, H20)
     max_batches_in_flight: int = 2
     max_pending: int = 8192  # proposals waiting to be batched
-    compact_entries: int = 20_000  # log length that triggers a snapshot
-    keep_entries: int = 10_000  # kept behind a snapshot for lagging followers (H16)
+    compact_entries: int = 20_000  # log length at which it is trimmed (the state is the snapshot)
+    keep_entries: int = 10_000  # kept when trimming, for lagging followers (H16)
     map_size_bytes: int = 64 << 30  # address space of the state file, not disk space
     max_commands_per_batch: int = 1024  # proposals packed into one log entry
     compact_bytes: int = 128 << 20  # size of the log in memory that triggers compaction

@@ -2,8 +2,9 @@
 
 One task per master that sleeps while the master does not lead. Each pass does bounded work
 (`reap_batch`) and runs again at once while there is more. An orphan is reaped only when every
-session has said what it has open, none has it open, and it was an orphan a whole pass before, so
-that a create whose answer is still on its way cannot lose its inode.
+session has said what it has open, none has it open, and that has been so for `reap_interval_s`: a
+create whose answer is still on its way keeps its inode for that long. Once its reaping has begun
+nobody may open it any more.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Janitor:
         self._env, self._raft, self._tables = env, raft, tables
         self._sessions, self._chunkservers, self._limits = sessions, chunkservers, limits
         self._wake = trio.Event()
-        self._seen: frozenset[int] = frozenset()  # orphans of the pass before
+        self._closed_since: dict[int, float] = {}  # orphan -> boottime
         self._reaping: frozenset[int] = frozenset()
 
     def wake(self) -> None:
@@ -87,15 +88,15 @@ class Janitor:
             return False
         batch = self._limits.reap_batch
         closed = self._closed_orphans(batch)
-        due = tuple(i for i in closed if i in self._seen)
-        self._seen = frozenset(closed)
+        now = self._now()
+        self._closed_since = {i: self._closed_since.get(i, now) for i in closed}
+        ripe_before = now - self._limits.reap_interval_s
+        due = tuple(i for i, since in self._closed_since.items() if since <= ripe_before)
+        # What one command did not finish is due again here, and so stays closed to everybody.
+        self._reaping = frozenset(due)
         if not due:
             return False
-        self._reaping = frozenset(due)
-        try:
-            await self._raft.propose(ReapOrphans(due, batch))
-        finally:
-            self._reaping = frozenset()
+        await self._raft.propose(ReapOrphans(due, batch))
         return True
 
     def _closed_orphans(self, limit: int) -> list[int]:
