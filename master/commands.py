@@ -81,4 +81,28 @@ class ForgetDeletions:
     handles: tuple[int, ...]
 
 
+@message(227)
+class ReplicaChange:
+    """One chunk's next replica set, in chain order: its first is the source of the settling.
+
+    `lost`: no replica had all that was acknowledged (see `ChunkLocation.losses`).
+    """
+
+    handle: int
+    version: int  # applies only while the chunk has exactly this one
+    servers: tuple[int, ...]
+    lost: bool = False
+
+
+@message(228)
+class ChangeReplicas:
+    """Give chunks new replica sets, or the same ones in another order, each with the next version.
+
+    Who leaves is to delete its replica; who joins is not to any more. What does not apply (any
+    more) is left out. Answers Done.
+    """
+
+    changes: tuple[ReplicaChange, ...]
+
+
 Command = ApplyOperations | BeginSession | EndSession | ReapOrphans | SetServer | ForgetDeletions

@@ -8,11 +8,20 @@ with another version, or a higher generation, refuses with STALE_VERSION; one th
 generation refuses writes with STALE_VERSION (the cut comes first) and serves reads, because the
 reader hides what is beyond the pending cut.
 
+**Settling.** Whenever a chunk's replica set changes, a replica comes back from a crash, or a block
+is found damaged, the master raises the chunk's version and has one replica, the source, make the
+others equal to itself before any of them serves the new version: it fences them (`FenceReplica`:
+they take the version, and serve nobody), compares their checksum tables with its own, sends the
+blocks that differ (`SettleBlocks`), and ends it (`EndSettling`), itself last. All of it may be
+repeated.
+
 Errors: STALE_VERSION, NO_REPLICA, CORRUPT, DISK (errno EIO, ENOSPC, EROFS; `detail` is the address
 of the server concerned), CHAIN_BROKEN (`detail` is the address of the link that failed).
 """
 
 from __future__ import annotations
+
+import enum
 
 from dfs.rpc.codec import message
 
@@ -97,3 +106,97 @@ class ReplicaInfo:
     generation: int
     length_bytes: int
     digest: int
+
+
+# -- settling: from the source to the other replicas
+
+
+class ReplicaState(enum.IntEnum):
+    """How far a replica can be trusted; the lower, the better it is as a source."""
+
+    SETTLED = 0  # serves
+    UNSETTLED = 1  # has all that was acknowledged, may differ in what was not
+    LOST = 2  # after a power loss: may lack what was acknowledged and not synced
+    JOINING = 3  # is being made: never a source
+
+
+@message(117)
+class FenceReplica:
+    """Take this version, if it is higher, and serve nobody until `EndSettling`.
+
+    Answers ReplicaTable; STALE_VERSION when this replica has a higher version.
+    `joining`: what is here does not count as a replica of the chunk yet (it may be an old one that
+    is to be caught up); without any, an empty one is made. Durable when answered.
+    """
+
+    handle: int
+    version: int
+    joining: bool = False
+
+
+@message(118)
+class ReplicaTable:
+    """Payload: the packed checksums of all blocks, as in `dfs.checksums`.
+
+    `damaged` is a bitmap of blocks (bit i of the big-endian integer is block i) that do not match.
+    """
+
+    generation: int
+    length_bytes: int
+    state: int  # a ReplicaState
+    damaged: bytes = b""
+
+
+@message(119)
+class SettleBlocks:
+    """Payload: data of the source, whole blocks (but for the last one). Answers Done.
+
+    Only a fenced replica of exactly this version takes it.
+    """
+
+    handle: int
+    version: int
+    offset: int
+    checksums: bytes
+
+
+@message(120)
+class EndSettling:
+    """Cut to the source's length, take its generation; sync, and serve. Answers Done.
+
+    CORRUPT when `digest` (as in ReplicaInfo) is not what is here then: the source begins anew.
+    """
+
+    handle: int
+    version: int
+    generation: int
+    length_bytes: int
+    digest: int
+
+
+# -- what fsck asks of a chunkserver
+
+
+@message(121)
+class ListReplicas:
+    """The replicas with a handle above `after`, at most `limit`, rising. Answers ReplicaPage."""
+
+    after: int
+    limit: int
+
+
+@message(122)
+class ListedReplica:
+    handle: int
+    version: int
+    generation: int
+    length_bytes: int
+    state: int  # a ReplicaState
+    disk: str
+    damaged_blocks: int = 0
+
+
+@message(123)
+class ReplicaPage:
+    replicas: tuple[ListedReplica, ...]
+    complete: bool  # none follows

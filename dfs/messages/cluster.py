@@ -7,6 +7,8 @@ pages, and then sends heartbeats; over the same connection the master calls it b
 
 from __future__ import annotations
 
+import enum
+
 from dfs.rpc.codec import message
 
 # -- chunkserver to master
@@ -48,6 +50,8 @@ class ReplicaReport:
     handle: int
     version: int
     length_bytes: int
+    state: int = 0  # a `chunks.ReplicaState`
+    damaged: bool = False  # has blocks that do not match their checksums
 
 
 @message(144)
@@ -70,12 +74,15 @@ class ReportAnswer:
 class Heartbeat:
     """`stalled_s`: for how long the server's data path has made no progress. Answers Done.
 
+    `client_bytes` and `repair_bytes` were read and written since the server started.
     UNAVAILABLE when the leader does not know the server (it must register again).
     """
 
     server: int
     disks: tuple[DiskReport, ...]
     stalled_s: float
+    client_bytes: int = 0
+    repair_bytes: int = 0
 
 
 # -- master to chunkserver
@@ -99,6 +106,63 @@ class DeleteReplicas:
     """Delete these replicas; unknown ones are fine. Answers Done when all are gone."""
 
     handles: tuple[int, ...]
+
+
+@message(150)
+class SettleChunk:
+    """To the source: make the replicas at `chain` equal to this one and raise all to `version`.
+
+    Those of `chain` that are also in `joining` are not replicas of the chunk yet. Answers Settled;
+    CHAIN_BROKEN or DISK (`detail`: the address of the server that failed), NO_REPLICA,
+    STALE_VERSION when this replica has a higher version already.
+    """
+
+    handle: int
+    version: int
+    chain: tuple[str, ...]
+    joining: tuple[str, ...] = ()
+
+
+@message(151)
+class Settled:
+    """`copied_bytes` were sent to the other replicas. `damaged`: blocks that no replica has."""
+
+    length_bytes: int
+    digest: int
+    copied_bytes: int
+    damaged: bytes = b""
+
+
+@message(152)
+class FetchReplica:
+    """Copy a chunk from one of `sources` into a new replica, in state JOINING. Answers Done.
+
+    What is here of that chunk already is kept where it matches. Reads at most `bytes_per_s`
+    (0: without bound). Ends when the caller gives up. Errors name the source in `detail`.
+    """
+
+    handle: int
+    version: int
+    sources: tuple[str, ...]
+    bytes_per_s: int = 0
+
+
+@message(153)
+class Suspicion:
+    """Why the replicas of a chunk may differ, or one of them is bad."""
+
+    handle: int
+    version: int
+    damaged: bool = False  # the reporting server's own replica has damaged blocks
+    address: str = ""  # the link that failed, "" for none
+
+
+@message(154)
+class ReportSuspicions:
+    """A chunkserver asks the leader to have chunks settled. Answers Done."""
+
+    server: int
+    suspicions: tuple[Suspicion, ...]
 
 
 # -- master to master
@@ -204,3 +268,78 @@ class TransferLeadership:
 @message(178)
 class CreateSnapshot:
     """The master asked writes a snapshot and compacts its log. Answers Done."""
+
+
+# -- operators: servers, disks, repair
+
+
+class ServerMode(enum.IntEnum):
+    """What an operator has said of a server or of one of its disks."""
+
+    IN_SERVICE = 0
+    DRAINING = 1  # its replicas are to be moved elsewhere, and it gets no new ones
+    MAINTENANCE = 2  # will be back: its absence starts no repair; gets no new replicas
+
+
+@message(179)
+class SetServerMode:
+    """Change the mode of a server (`disk` "") or of one of its disks. Answers Done.
+
+    CONFIG for an unknown server or disk. `seconds` bounds a maintenance; 0: until taken back.
+    """
+
+    server: int
+    mode: int  # a ServerMode
+    disk: str = ""
+    seconds: float = 0.0
+
+
+@message(180)
+class RemoveServer:
+    """Strike a server that holds no replica from the registry. Answers Done.
+
+    CONFIG, with how many chunks still have a replica there, otherwise. A server that is alive is
+    to be stopped first.
+    """
+
+    server: int
+
+
+@message(181)
+class GetRepairStatus:
+    """Answers RepairStatus, from the leader."""
+
+
+@message(182)
+class RepairClass:
+    """One class of the queue. `name`: settling, endangered, under-replicated, draining, misplaced,
+    rebalancing, surplus, deletions."""
+
+    name: str
+    chunks: int  # waiting and running
+    running: int
+    bytes: int  # to be copied, as far as known
+
+
+@message(183)
+class ServerRepair:
+    """What an operator has said of a server or disk (`disk` ""), and how far it is."""
+
+    server: int
+    disk: str
+    mode: int
+    replicas: int
+    until_s: float = 0.0  # left of a maintenance
+    dead_for_s: float = 0.0
+    repaired_in_s: float = 0.0  # left of a dead server's grace
+
+
+@message(184)
+class RepairStatus:
+    classes: tuple[RepairClass, ...]
+    servers: tuple[ServerRepair, ...]
+    bytes_per_s: float  # copied lately
+    cap_bytes_per_s: int  # what it may copy just now; 0: no bound
+    eta_s: float  # until the queue is empty at this rate; -1: unknown
+    copied_bytes: int = 0  # since this leader leads
+    unreadable: int = 0  # chunks of which no complete replica is known

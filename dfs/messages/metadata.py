@@ -203,6 +203,9 @@ class ChunkLocation:
     `fresh`: no `CommitWrite` has told of a write to this chunk, so its replicas may not exist. A
     writer makes those that are missing, a reader takes a missing one for zeros; once it is not
     fresh, a missing replica is a loss and never zeros.
+
+    `losses` rises whenever what was acknowledged and not synced may be gone, because all replicas
+    lost power; a client that wrote under another number has to report an error at its next fsync.
     """
 
     index: int
@@ -212,6 +215,7 @@ class ChunkLocation:
     replicas: tuple[Replica, ...]
     cut_bytes: int | None = None
     fresh: bool = False
+    losses: int = 0
 
 
 @message(86)
