@@ -105,4 +105,37 @@ class ChangeReplicas:
     changes: tuple[ReplicaChange, ...]
 
 
-Command = ApplyOperations | BeginSession | EndSession | ReapOrphans | SetServer | ForgetDeletions
+@message(229)
+class SetMode:
+    """Note what an operator has said of a server, or of its disk with that path.
+
+    IN_SERVICE takes it back. Refused (BAD_MESSAGE) when the server is not in the registry.
+    """
+
+    server: int
+    disk: str
+    mode: int  # a `messages.cluster.ServerMode`
+    until_ns: int  # 0: for good
+
+
+@message(230)
+class StrikeServer:
+    """Take a server out of the registry, with its modes and all that it was to delete.
+
+    Refused (BAD_MESSAGE) while a chunk's replica set contains it; an unknown one is fine.
+    """
+
+    server: int
+
+
+Command = (
+    ApplyOperations
+    | BeginSession
+    | EndSession
+    | ReapOrphans
+    | SetServer
+    | ForgetDeletions
+    | ChangeReplicas
+    | SetMode
+    | StrikeServer
+)

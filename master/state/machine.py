@@ -18,11 +18,14 @@ from dfs.rpc.codec import decode, decode_as
 from master.commands import (
     ApplyOperations,
     BeginSession,
+    ChangeReplicas,
     CommandBatch,
     EndSession,
     ForgetDeletions,
     ReapOrphans,
+    SetMode,
     SetServer,
+    StrikeServer,
 )
 from master.state import (
     attributes,
@@ -33,6 +36,7 @@ from master.state import (
     registry,
     removal,
     renaming,
+    replicas,
     sessions,
     xattrs,
 )
@@ -54,7 +58,7 @@ _OPERATIONS: dict[type, Callable[[Transaction, Any], Answer]] = {
     ops.RemoveXattr: xattrs.remove_xattr,
     ops.CommitWrite: attributes.commit_write,
     ops.AllocateChunks: chunks.allocate_chunks,
-    ops.DropReplicas: chunks.drop_replicas,
+    ops.DropReplicas: replicas.drop_replicas,
 }
 
 
@@ -76,6 +80,9 @@ _COMMANDS: dict[type, Callable[[Transaction, Any], object]] = {
     ReapOrphans: orphans.reap_orphans,
     SetServer: registry.set_server,
     ForgetDeletions: registry.forget_deletions,
+    ChangeReplicas: replicas.change_replicas,
+    SetMode: registry.set_mode,
+    StrikeServer: registry.strike_server,
 }
 
 

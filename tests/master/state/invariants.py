@@ -17,6 +17,7 @@ from master.state.records import (
     Chunk,
     Counters,
     Inode,
+    Mode,
     Orphan,
     OrphanKind,
     Session,
@@ -49,7 +50,12 @@ class Contents:
         }
         self.orphans = {key_number(k): Orphan.decode(v) for k, v in scan(names.ORPHANS)}
         self.replica_sets = {k: records.decode_number(v) for k, v in scan(names.REPLICA_SETS)}
-        self.deletions = {(key_number(k), key_number(k, 8)) for k, _ in scan(names.DELETIONS)}
+        self.deletions = {
+            (key_number(k), key_number(k, 8)): records.decode_deletion(v)
+            for k, v in scan(names.DELETIONS)
+        }
+        self.servers = {key_number(k): records.decode_server(v) for k, v in scan(names.SERVERS)}
+        self.modes = {(key_number(k), k[8:]): Mode.decode(v) for k, v in scan(names.MODES)}
         self.xattrs = {
             (key_number(k), k[8:]): records.decode_blob(v) for k, v in scan(names.XATTRS)
         }
@@ -135,7 +141,9 @@ def _check_chunks(contents: Contents) -> None:
     for chunk in contents.chunks.values():
         assert chunk.servers
         assert len(set(chunk.servers)) == len(chunk.servers)
-        assert not {(s, chunk.handle) for s in chunk.servers} & contents.deletions
+        assert not {(s, chunk.handle) for s in chunk.servers} & set(contents.deletions)
+    assert all(noted <= contents.counters.now_ns for noted in contents.deletions.values())
+    assert {server for server, _ in contents.modes} <= set(contents.servers)
 
 
 def _check_inode_contents(contents: Contents) -> None:
