@@ -35,6 +35,7 @@ _MAY_BE_ZERO = frozenset(
         "buffer_pool_bytes",
         "cache_bytes",
         "debug_sync_delay_ms",
+        "deletion_grace_s",
         "hop_margin_s",
         "inline_below_s",
         "inline_flush_below_s",
@@ -118,7 +119,16 @@ class MasterLimits:
     servers_return_s: float = 2.5  # a new leader waits so long for known chunkservers to register
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0
-    raise_timeout_s: float = 0.75  # a chunkserver's time to take a version that a client waits for
+    deletion_grace_s: float = 60.0  # how long a replica that its chunk does not need is kept
+    raise_timeout_s: float = 0.75  # for settling a chunk that a client waits for, before it asks on
+    settle_wait_s: float = 1.0  # for more replicas to come back before a chunk is settled without
+    lost_wait_s: float = 60.0  # the same when those that are here lost unsynced data with the power
+    settle_timeout_s: float = 15.0  # one order to settle; the source may have a whole chunk to send
+    settle_retry_s: float = 0.1  # after a first failure; doubles up to:
+    settle_retry_max_s: float = 30.0
+    settles_at_once: int = 32  # those that a client waits for do not count
+    settles_per_server: int = 8  # by one source
+    repair_grace_s: float = 60.0  # how long a dead server is waited for before it is replaced
 
 
 @dataclass(frozen=True)
