@@ -30,6 +30,7 @@ from chunkserver.lane import Lane
 from chunkserver.replica import Replica, read_at_most
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
+from dfs.messages.chunks import ReplicaState
 from dfs.messages.cluster import DiskReport
 from dfs.runtime import DiskSpace, Env
 
@@ -49,6 +50,7 @@ class DataDir:
         self.lane = Lane(env, path, limits.inline_below_s, limits.slow_memory_s)
         self.problem = ""
         self.replicas = 0
+        self._boot = env.disk.boot()
         self._space = DiskSpace(0, 0)
         self._written_bytes = 0  # since `_space` was measured
         self._made: dict[str, None] = {}  # fan-out directories known to exist
@@ -137,7 +139,8 @@ class DataDir:
             file.close()
         if headers and headers[0][0].handle == handle:
             header = headers[0][0]
-            return replace(header, length_bytes=layout.settled_length(header, size))
+            state = layout.state_after_stop(header, self._boot)
+            return replace(header, length_bytes=layout.settled_length(header, size), state=state)
         if size > layout.HEADER_BYTES:  # else: killed while it was being made
             log.error("%s: %s has no valid header", self._env.name, path)
         return None
@@ -160,7 +163,7 @@ class DataDir:
     def has_directory_for(self, handle: int) -> bool:
         return self._directory_of(handle) in self._made
 
-    def create(self, handle: int, version: int, generation: int) -> Replica:
+    def create(self, handle: int, version: int, generation: int, state: ReplicaState) -> Replica:
         """Make a replica, without data. What stands in its way is set aside."""
         path = self.replica_path(handle)
         file = self._env.disk.open(path, write=True, create=True)
@@ -169,7 +172,8 @@ class DataDir:
             self.quarantine(handle)
             file = self._env.disk.open(path, write=True, create=True)
         self._synced.pop(self._directory_of(handle), None)
-        replica = Replica.create(file, handle, version, generation, self._about(path))
+        about, boot = self._about(path), self._boot
+        replica = Replica.create(file, handle, version, generation, about, boot=boot, state=state)
         try:
             replica.write_header()
         except OSError:
@@ -184,7 +188,9 @@ class DataDir:
         file = self._env.disk.open(path, write=self.writable)
         try:
             about, writable = self._about(path), self.writable
-            return Replica.open(file, handle, about, writable=writable, settled=settled)
+            return Replica.open(
+                file, handle, about, writable=writable, settled=settled, boot=self._boot
+            )
         except BaseException:
             file.close()
             raise

@@ -77,10 +77,11 @@ class Service:
                 version, generation = message.version, message.generation
                 return await self._store.create(message.handle, version, generation)
             entry = self._store.find(message.handle)
-            self._checked(partial(chain.check_write, message, entry.state()))
+            self._checked(partial(chain.check_write, message, entry.stamp()))
             return entry
 
         async def apply(entry: Entry) -> None:
+            self._store.client_bytes += len(payload)
             await self._store.write(entry, message.offset, payload, message.checksums)
 
         await self._in_turn(message, (payload,), turn, admit, apply, sync=message.sync)
@@ -215,6 +216,7 @@ class Service:
             work = partial(_read_cached, message.offset, message.length_bytes)
             answer = self._store.run_inline(entry, replica, work)
             if answer is not None:
+                self._store.client_bytes += len(answer[0])
                 return _reply(answer)
         return self._read_from_disk(message, entry)
 
@@ -226,7 +228,9 @@ class Service:
             await turn.wait()
             entry = self._with_version(message.handle, message.version)
             work = partial(_read, message.offset, message.length_bytes)
-            return _reply(await self._store.run(entry, work, waits=not warmed))
+            answer = await self._store.run(entry, work, waits=not warmed)
+            self._store.client_bytes += len(answer[0])
+            return _reply(answer)
         finally:
             turn.leave()
 
@@ -243,7 +247,7 @@ class Service:
 
     def _with_version(self, handle: int, version: int) -> Entry:
         entry = self._store.find(handle)
-        self._checked(partial(chain.check_version, handle, version, entry.state()))
+        self._checked(partial(chain.check_version, handle, version, entry.stamp()))
         return entry
 
     def _checked(self, check: Callable[[], None]) -> None:
@@ -321,4 +325,5 @@ def _inspect(replica: Replica) -> ReplicaInfo:
         replica.generation,
         replica.length_bytes,
         replica.digest(),
+        replica.state,
     )

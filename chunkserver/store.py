@@ -16,19 +16,21 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import trio
 
-from chunkserver.chain import ReplicaState, Turns
+from chunkserver.chain import Stamp, Turns
 from chunkserver.datadir import DataDir
 from chunkserver.format import DATA_OFFSET, Header
 from chunkserver.replica import Replica
 from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
+from dfs.messages.chunks import ReplicaState
 from dfs.messages.cluster import DiskReport, ReplicaReport
 from dfs.runtime import Env
 
@@ -46,11 +48,13 @@ class Entry:
     version: int
     generation: int
     length_bytes: int
+    state: ReplicaState
     replica: Replica | None = None
-    settled: bool = False  # this process has settled it, or made it
+    settled: bool = False  # this process has opened it after a stop, or made it
+    damaged: bool = False
 
-    def state(self) -> ReplicaState:
-        return ReplicaState(self.version, self.generation)
+    def stamp(self) -> Stamp:
+        return Stamp(self.version, self.generation, self.state is ReplicaState.SETTLED)
 
 
 class Store:
@@ -67,6 +71,8 @@ class Store:
         self._work = trio.Event()
         self._created: dict[int, None] = {}  # replicas made and not yet reported
         self.created = trio.Event()  # there are some; replaced when they are taken
+        self.client_bytes = 0  # read and written for clients, since the start
+        self.repair_bytes = 0  # read and written to make replicas equal, or new ones
 
     # -- starting and ending
 
@@ -92,8 +98,15 @@ class Store:
             old.directory.replicas -= 1
         directory.replicas += 1
         self._index[header.handle] = Entry(
-            header.handle, directory, header.version, header.generation, header.length_bytes
+            header.handle,
+            directory,
+            header.version,
+            header.generation,
+            header.length_bytes,
+            header.state,
         )
+        if header.intent:
+            self._mark_unsynced(header.handle)
 
     async def settle(self) -> None:
         """Sync, one after the other, what was written a while ago and never synced; for ever."""
@@ -110,10 +123,11 @@ class Store:
                 await self._settle_one(handle)
 
     async def _settle_one(self, handle: int) -> None:
+        self._unsynced.pop(handle, None)
         try:
-            await self.sync(handle)
+            await self.sync(handle, clean=True)
         except Failure as error:
-            self._unsynced.pop(handle, None)  # the next write, or the next start, takes it up
+            # The next write, or the next start, takes it up.
             log.error("%s: replica %x not synced: %s", self._env.name, handle, error)
 
     async def stop(self) -> None:
@@ -141,7 +155,9 @@ class Store:
         """What the master is told of all replicas, or of those, in the order of handles."""
         wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]
         found = (self._index[handle] for handle in wanted)
-        return [ReplicaReport(e.handle, e.version, e.length_bytes) for e in found]
+        return [
+            ReplicaReport(e.handle, e.version, e.length_bytes, e.state, e.damaged) for e in found
+        ]
 
     async def measure(self) -> tuple[DiskReport, ...]:
         """Ask every disk how full it is, all at once."""
@@ -207,27 +223,62 @@ class Store:
             self._unpin(entry, replica)
         return True
 
-    async def change(self, entry: Entry, work: Callable[[Replica], None]) -> None:
+    @asynccontextmanager
+    async def turn(self, handle: int) -> AsyncIterator[None]:
+        """Wait for the chunk's turn, have it for the body, and leave it."""
+        turn = self.turns.enter(handle)
+        try:
+            await turn.wait()
+            yield
+        finally:
+            turn.leave()
+
+    async def change(
+        self, entry: Entry, work: Callable[[Replica], None], *, waits: bool = False
+    ) -> None:
         """Do work that writes. Raises Failure DISK EROFS on a disk gone read-only."""
         entry.directory.must_be_writable()
-        await self.run(entry, work)
+        await self.run(entry, work, waits=waits)
         self._mark_unsynced(entry.handle)
 
     async def write(self, entry: Entry, offset: int, data: memoryview, packed: bytes) -> None:
         """Write verified bytes."""
+        replica = entry.replica
+        if replica is None or replica.must_announce(offset, len(data)):
+            # Seldom, and a datasync: nothing that the event loop could wait for.
+            entry.directory.must_be_writable()
+            await self.run(entry, partial(_announce, offset, len(data)), waits=True)
         await self.change(entry, partial(_write, entry.directory, offset, data, packed))
 
-    async def create(self, handle: int, version: int, generation: int) -> Entry:
+    async def overwrite(self, entry: Entry, offset: int, data: memoryview, packed: bytes) -> None:
+        """Put another replica's bytes, whole blocks, in the place of what is here."""
+        await self.write(entry, offset, data, packed)
+
+    async def sync_name(self, entry: Entry) -> None:
+        """Make the name of the replica's file durable."""
+        try:
+            work = partial(entry.directory.sync_entry, entry.handle)
+            await entry.directory.lane.run(work, waits=True)
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+
+    async def create(
+        self,
+        handle: int,
+        version: int,
+        generation: int,
+        state: ReplicaState = ReplicaState.SETTLED,
+    ) -> Entry:
         """Make the replica, on the healthy disk with the most room."""
         directory = self._place()
         # Making the fan-out directory syncs its parent.
         waits = not directory.has_directory_for(handle)
-        work = partial(_create, directory, handle, version, generation)
+        work = partial(_create, directory, handle, version, generation, state)
         try:
             replica = await directory.lane.run(work, waits=waits)
         except OSError as error:
             raise directory.failure(error) from None
-        entry = Entry(handle, directory, version, generation, 0, settled=True)
+        entry = Entry(handle, directory, version, generation, 0, state, settled=True)
         self._index[handle] = entry
         directory.replicas += 1
         self._keep_open(entry, replica)
@@ -266,9 +317,12 @@ class Store:
 
     # -- syncing; takes the turn itself, twice, and not in between
 
-    async def sync(self, handle: int) -> None:
-        """Make the replica durable: data, header, and the name of a new file."""
-        replica, number = await self._begin_sync(handle)
+    async def sync(self, handle: int, *, clean: bool = False) -> None:
+        """Make the replica durable: data, header, and the name of a new file.
+
+        `clean`: and at rest, unless it is written meanwhile; a stop then leaves no doubts.
+        """
+        replica, number = await self._begin_sync(handle, wanted=clean)
         entry = self.find(handle)
         try:
             work = partial(_datasync, entry.directory, handle, replica, number)
@@ -277,35 +331,31 @@ class Store:
             raise entry.directory.failure(error) from None
         finally:
             self._unpin(entry, replica)
-        await self._end_sync(entry, replica, number)
+        await self._end_sync(entry, replica, number, clean=clean)
 
-    async def _begin_sync(self, handle: int) -> tuple[Replica, int]:
+    async def _begin_sync(self, handle: int, *, wanted: bool) -> tuple[Replica, int]:
         turn = self.turns.enter(handle)
         try:
             await turn.wait()
             entry = self.find(handle)
             entry.directory.must_be_writable()
-            since = self._unsynced.pop(handle, None)
-            try:
-                number = await self.run(entry, Replica.begin_sync)
-            except Failure:
-                if since is not None:
-                    self._unsynced[handle] = since
-                raise
+            number = await self.run(entry, partial(_begin_sync, wanted))
             assert entry.replica is not None
             entry.replica.pins += 1
             return entry.replica, number
         finally:
             turn.leave()
 
-    async def _end_sync(self, entry: Entry, replica: Replica, number: int) -> None:
+    async def _end_sync(self, entry: Entry, replica: Replica, number: int, *, clean: bool) -> None:
         if not number:
             return
         turn = self.turns.enter(entry.handle)
         try:
             await turn.wait()
             if entry.replica is replica:
-                await self.run(entry, lambda r: r.end_sync(number))
+                await self.run(entry, lambda r: r.end_sync(number, clean=clean))
+                if clean and replica.intent:
+                    self._mark_unsynced(entry.handle)
         finally:
             turn.leave()
 
@@ -324,7 +374,7 @@ class Store:
             raise self._named(error) from None
         entry.settled = True
         self._keep_open(entry, replica)
-        if replica.dirty:
+        if replica.intent:
             self._mark_unsynced(entry.handle)
         return replica
 
@@ -341,7 +391,8 @@ class Store:
 
     def _note(self, entry: Entry, replica: Replica) -> None:
         entry.version, entry.generation = replica.version, replica.generation
-        entry.length_bytes = replica.length_bytes
+        entry.length_bytes, entry.state = replica.length_bytes, replica.state
+        entry.damaged = bool(replica.damaged)
         if replica.broken:
             entry.settled = False
             self._close(entry)
@@ -367,10 +418,21 @@ class Store:
         return Failure(error.code, error.message, errno=error.errno, detail=detail)
 
 
-def _create(directory: DataDir, handle: int, version: int, generation: int) -> Replica:
+def _create(
+    directory: DataDir, handle: int, version: int, generation: int, state: ReplicaState
+) -> Replica:
     directory.take(DATA_OFFSET)
     directory.make_directory_for(handle)
-    return directory.create(handle, version, generation)
+    return directory.create(handle, version, generation, state)
+
+
+def _announce(offset: int, length_bytes: int, replica: Replica) -> None:
+    replica.announce(offset, length_bytes)
+
+
+def _begin_sync(wanted: bool, replica: Replica) -> int:
+    """`wanted`: also where all is synced, so that the intent may go."""
+    return replica.begin_sync(always=wanted and bool(replica.intent))
 
 
 def _write(

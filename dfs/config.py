@@ -152,6 +152,7 @@ class ChunkserverLimits:
     control_timeout_s: float = 2.0  # the master's time to answer
     max_chain: int = 8  # links of a write chain
     heartbeat_s: float = 1.0  # until the master has said how often
+    settle_packet_bytes: int = 1 << 20  # sent at a time to make another replica equal
     stop_sync_s: float = 5.0  # an orderly stop syncs what was written for so long at most
 
 

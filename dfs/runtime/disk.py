@@ -101,6 +101,13 @@ class KeyValue(Protocol):
 class Disk(Protocol):
     """Files by path."""
 
+    def boot(self) -> int:
+        """A number above 0 for this run of the machine.
+
+        What was written under another one and not synced may be lost: the page cache was.
+        """
+        ...
+
     def open(self, path: str, *, write: bool = False, create: bool = False) -> File:
         """Open a file; `create` makes it when missing (with `write`). Raises OSError."""
         ...

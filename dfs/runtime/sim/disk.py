@@ -43,6 +43,7 @@ class Media:
         self.chance = chance
         self.trace = trace
         self.locks: dict[str, SimEnv] = {}
+        self.boot = 1
         self._names: dict[str, Inode] = {}
         self._directories: dict[str, None] = {"/": None}
         self._unsynced_names: list[_NameChange] = []
@@ -83,6 +84,7 @@ class Media:
 
     def lose_power(self) -> None:
         """Forget what was not durable."""
+        self.boot += 1
         kept = self.chance.randrange(len(self._unsynced_names) + 1)
         # Those named now and those whose names are about to come back.
         inodes = dict.fromkeys(self._names.values())
@@ -252,6 +254,9 @@ class SimDisk:
     def __init__(self, media: Media, env: SimEnv) -> None:
         self._media = media
         self._env = env
+
+    def boot(self) -> int:
+        return self._media.boot
 
     def _at(self, path: str, operation: str = "") -> str:
         self._env.check_alive()
