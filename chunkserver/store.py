@@ -17,16 +17,18 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import trio
 
 from chunkserver.chain import ReplicaState, Turns
+from chunkserver.damage import Damage
 from chunkserver.datadir import DataDir
-from chunkserver.format import DATA_OFFSET, Header
+from chunkserver.format import DATA_OFFSET, Header, block_bits, block_count
 from chunkserver.replica import Replica
+from chunkserver.verify import missing_blocks
 from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
 from dfs.messages.cluster import DiskReport, ReplicaReport
@@ -48,6 +50,7 @@ class Entry:
     length_bytes: int
     replica: Replica | None = None
     settled: bool = False  # this process has settled it, or made it
+    damaged: int = 0  # the bitmap of its damaged blocks, as far as known
 
     def state(self) -> ReplicaState:
         return ReplicaState(self.version, self.generation)
@@ -67,6 +70,7 @@ class Store:
         self._work = trio.Event()
         self._created: dict[int, None] = {}  # replicas made and not yet reported
         self.created = trio.Event()  # there are some; replaced when they are taken
+        self.damage = Damage(env, config.limits.max_suspicions)
 
     # -- starting and ending
 
@@ -77,6 +81,10 @@ class Store:
             await self._env.run_blocking(claim, directory.path)
             for header in await self._env.run_blocking(directory.scan, directory.path):
                 self._add(header, directory)
+        for directory in self.directories:
+            for handle in directory.unreadable:
+                if not self.has(handle):
+                    self.damage.lost(handle, 0)
         if not any(d.writable for d in self.directories):
             problems = "; ".join(f"{d.path}: {d.problem}" for d in self.directories)
             raise Failure(Code.DISK, f"no data directory is usable: {problems}")
@@ -137,11 +145,24 @@ class Store:
     def has(self, handle: int) -> bool:
         return handle in self._index
 
+    def version_of(self, handle: int) -> int | None:
+        """The version of the replica; None when there is none."""
+        entry = self._index.get(handle)
+        return None if entry is None else entry.version
+
+    def on(self, directory: DataDir, after: int) -> list[Entry]:
+        """The replicas on one disk with handles above `after`, rising."""
+        found = (e for h, e in self._index.items() if h > after and e.directory is directory)
+        return sorted(found, key=lambda entry: entry.handle)
+
     def reports(self, handles: list[int] | None = None) -> list[ReplicaReport]:
         """What the master is told of all replicas, or of those, in the order of handles."""
         wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]
         found = (self._index[handle] for handle in wanted)
-        return [ReplicaReport(e.handle, e.version, e.length_bytes) for e in found]
+        return [
+            ReplicaReport(e.handle, e.version, e.length_bytes, damaged=bool(e.damaged))
+            for e in found
+        ]
 
     async def measure(self) -> tuple[DiskReport, ...]:
         """Ask every disk how full it is, all at once."""
@@ -157,7 +178,15 @@ class Store:
             directory.failure(error)
 
     def disk_reports(self) -> tuple[DiskReport, ...]:
-        return tuple(directory.report() for directory in self.directories)
+        return tuple(
+            replace(d.report(), damaged_blocks=sum(map(int.bit_count, self.damaged_on(d).values())))
+            for d in self.directories
+        )
+
+    def damaged_on(self, directory: DataDir) -> dict[int, int]:
+        """Handle -> bitmap of the damaged blocks known on one disk."""
+        known = self.damage.known().items()
+        return {h: b for h, b in known if self.has(h) and self._index[h].directory is directory}
 
     def busy_since(self) -> float | None:
         """Since when the slowest disk owes progress; None when none does. Any thread may ask."""
@@ -187,7 +216,14 @@ class Store:
         except OSError as error:
             raise entry.directory.failure(error) from None
         except Failure as error:
+            self._note(entry, replica)
             raise self._named(error) from None
+
+    async def verify(self, entry: Entry, work: Callable[[Replica], int]) -> None:
+        """Do work that looks for damage; what it puts right by itself is synced in time."""
+        await self.run(entry, work, waits=True)
+        if entry.replica is not None and entry.replica.dirty:
+            self._mark_unsynced(entry.handle)
 
     async def warm(self, entry: Entry, offset: int, length_bytes: int) -> bool:
         """Bring a range into the page cache; needs no turn, since nothing is made of the bytes.
@@ -260,9 +296,36 @@ class Store:
             log.warning("%s: replica %x had vanished", self._env.name, handle)
         except OSError as error:
             raise entry.directory.failure(error) from None
+        self._forget(entry)
+        self.damage.gone(handle)
+
+    def _forget(self, entry: Entry) -> None:
         entry.directory.replicas -= 1
-        del self._index[handle]
-        self._unsynced.pop(handle, None)
+        del self._index[entry.handle]
+        self._unsynced.pop(entry.handle, None)
+
+    async def must_exist(self, entry: Entry) -> None:
+        """Raises Failure CORRUPT for a replica without a file, which is one no more."""
+        exists = partial(entry.directory.exists, entry.handle)
+        if not await entry.directory.lane.run(exists, waits=True):
+            await self.lose(entry, "", vanished=True)
+            text = f"{self._address}: the file of replica {entry.handle:x} has vanished"
+            raise Failure(Code.CORRUPT, text, detail=self._address)
+
+    async def lose(self, entry: Entry, why: str, *, vanished: bool = False) -> None:
+        """This is no replica any more: set aside what is left of it, and have it replaced."""
+        self._close(entry)
+        if vanished:
+            text = "%s: the file of replica %x has vanished from %s"
+            log.error(text, self._env.name, entry.handle, entry.directory.path)
+        else:
+            work = partial(entry.directory.set_aside, entry.handle, why)
+            try:
+                await entry.directory.lane.run(work, waits=True)
+            except OSError as error:
+                raise entry.directory.failure(error) from None
+        self._forget(entry)
+        self.damage.lost(entry.handle, entry.version)
 
     # -- syncing; takes the turn itself, twice, and not in between
 
@@ -316,13 +379,19 @@ class Store:
         try:
             replica = await entry.directory.lane.run(work, waits=True)
         except FileNotFoundError as error:
+            await self.lose(entry, "", vanished=True)
             text = f"{self._address}: the file of replica {entry.handle:x} has vanished: {error}"
             raise Failure(Code.CORRUPT, text, detail=self._address) from None
         except OSError as error:
             raise entry.directory.failure(error) from None
         except Failure as error:
+            if error.code is Code.CORRUPT:
+                await self.lose(entry, error.message)
+            else:
+                self._note_unreadable(entry)
             raise self._named(error) from None
         entry.settled = True
+        replica.remember_damage(entry.damaged | missing_blocks(replica))
         self._keep_open(entry, replica)
         if replica.dirty:
             self._mark_unsynced(entry.handle)
@@ -342,9 +411,25 @@ class Store:
     def _note(self, entry: Entry, replica: Replica) -> None:
         entry.version, entry.generation = replica.version, replica.generation
         entry.length_bytes = replica.length_bytes
+        if replica.damaged != entry.damaged or replica.read_errors:
+            self._note_damage(entry, replica)
         if replica.broken:
             entry.settled = False
             self._close(entry)
+
+    def _note_damage(self, entry: Entry, replica: Replica) -> None:
+        entry.damaged = replica.damaged
+        self.damage.saw(entry.handle, entry.version, entry.damaged)
+        errors, replica.read_errors = replica.read_errors, 0
+        if errors:
+            entry.directory.count_read_errors(errors)
+
+    def _note_unreadable(self, entry: Entry) -> None:
+        """The disk cannot even read what the replica's blocks are to be like."""
+        if not entry.damaged:
+            entry.damaged = block_bits(0, max(1, block_count(entry.length_bytes)))
+            self.damage.saw(entry.handle, entry.version, entry.damaged)
+            entry.directory.count_read_errors(1)
 
     def _close(self, entry: Entry) -> None:
         replica, entry.replica = entry.replica, None

@@ -44,6 +44,7 @@ _MAY_BE_ZERO = frozenset(
         "remembered_files",
         "reserve_bytes",
         "scrub_bytes_per_s",
+        "scrub_first_s",
         "settle_after_s",
         "slow_memory_s",
         "unknown_grace_s",
@@ -156,6 +157,7 @@ class ChunkserverLimits:
     stop_sync_s: float = 5.0  # an orderly stop syncs what was written for so long at most
     scrub_bytes_per_s: int = 20 << 20  # read of each disk to verify it; 0: no scrub
     scrub_min_bytes_per_s: int = 1 << 20  # the same while clients keep the disk busy
+    scrub_first_s: float = 60.0  # after a start, the scrub lets clients and settling go first
     scrub_interval_s: float = 14 * 86_400.0  # from the beginning of one pass to that of the next
     scrub_read_bytes: int = 1 << 20  # one read
     scrub_save_s: float = 60.0  # of a pass, what a crash may lose
