@@ -21,6 +21,7 @@ from typing import Any
 
 import trio
 
+from chunkserver.damage import report_damage
 from chunkserver.replica import Replica
 from chunkserver.store import Store
 from dfs.config import Chunkserver
@@ -109,6 +110,7 @@ class Control:
                 self._connection, registered = connection, True
                 await self._report_all(connection, address)
                 nursery.start_soon(self._keep_tidy, connection)
+                nursery.start_soon(self._report_damage, connection)
                 await connection.closed.wait()
             except Failure as error:
                 self._learn(error, address)
@@ -183,6 +185,11 @@ class Control:
                 unreported = []
                 # Mostly, these are of files that lived shortly.
                 await self._delete_unknown(connection, logging.INFO)
+
+    async def _report_damage(self, connection: Connection) -> None:
+        damage, version_of = self._store.damage, self._store.version_of
+        server = self._config.id
+        await report_damage(self._env, self._limits, server, damage, version_of, connection)
 
     async def _report_new(self, connection: Connection, handles: list[int]) -> bool:
         """Report replicas made since the full report; whether that was possible."""

@@ -38,6 +38,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from chunkserver import format as layout
+from chunkserver import sectors
 from chunkserver.format import DATA_OFFSET, ENTRY_BYTES, TABLE_BYTES, TABLE_OFFSET, Header
 from dfs.checksums import checksum
 from dfs.errors import Code, Failure
@@ -92,6 +93,7 @@ class Replica:
         self.broken = False
         self.pins = 0  # who uses the file beside the one caller: syncs, `warm`; see `store`
         self.settled_blocks = 0  # how many checksums opening had to compute anew
+        self.read_errors = 0  # reads that the disk refused since `store` last looked
 
     # -- making and opening
 
@@ -213,7 +215,7 @@ class Replica:
 
     @property
     def damaged(self) -> int:
-        """Bitmap of the blocks known not to match their checksums."""
+        """Bitmap of blocks known to be damaged; they are refused until written as a whole."""
         return self._corrupt
 
     @property
@@ -227,6 +229,15 @@ class Replica:
     def packed_table(self) -> bytes:
         """The packed checksums of all blocks; a hole has that of the zeros it reads as."""
         return self._packed(0, layout.block_count(self.length_bytes))
+
+    def remember_damage(self, blocks: int) -> None:
+        """These were found damaged when the replica was open before."""
+        self._corrupt |= blocks & layout.block_bits(0, layout.block_count(self.length_bytes))
+
+    def damaged_bytes(self, block: int) -> bytes:
+        """What is there of a block, unverified; zeros where the disk cannot read it."""
+        length = layout.extent(block, self.length_bytes)
+        return sectors.salvage(self._file, DATA_OFFSET + block * BLOCK_BYTES, length)
 
     def digest(self) -> int:
         """xxh3_64 over the packed block checksums; a hole counts as the zeros it reads as."""
@@ -275,20 +286,29 @@ class Replica:
         start = offset // BLOCK_BYTES * BLOCK_BYTES
         stop = min(layout.block_count(offset + length_bytes) * BLOCK_BYTES, CHUNK_BYTES)
         if stop > start:
-            self._file.pread_into(memoryview(bytearray(stop - start)), DATA_OFFSET + start)
+            # What the disk cannot read, the read that follows finds out.
+            view = memoryview(bytearray(stop - start))
+            sectors.read_around(self._file, view, DATA_OFFSET + start)
 
     def _fill(self, view: memoryview, start: int, cached: bool) -> bool:
         position = DATA_OFFSET + start
-        got = (
-            self._file.pread_cached(view, position)
-            if cached
-            else self._file.pread_into(view, position)
-        )
+        got: int | None
+        if cached:
+            got = sectors.read_cached(self._file, view, position)
+        else:
+            got, bad = sectors.read_around(self._file, view, position)
+            self._refuse_unreadable(start // BLOCK_BYTES, bad)
         if got is None:
             return False
         if got < len(view):
             raise self._found_corrupt((start + got) // BLOCK_BYTES, "the file ends before it")
         return True
+
+    def _refuse_unreadable(self, first: int, bad: list[int]) -> None:
+        self.read_errors += len(bad)
+        found = [self._found_corrupt(first + block, "the disk cannot read it") for block in bad]
+        if found:
+            raise found[0]
 
     def _edge(
         self, view: memoryview, packed: bytearray, start: int, block: int, begin: int, end: int
@@ -322,8 +342,9 @@ class Replica:
 
     def _found_corrupt(self, block: int, why: str) -> Failure:
         """Remember a damaged block: it is refused until it is overwritten as a whole."""
+        if not self._corrupt >> block & 1:
+            log.error("%s: block %d is damaged: %s", self._about, block, why)
         self._corrupt |= 1 << block
-        log.error("%s: block %d is damaged: %s", self._about, block, why)
         return Failure(Code.CORRUPT, f"{self._about}: block {block}: {why}")
 
     # -- writing

@@ -14,6 +14,7 @@ import trio
 from chunkserver.control import Control
 from chunkserver.fencing import Fencing
 from chunkserver.fetching import Fetcher
+from chunkserver.scrub_service import Scrub
 from chunkserver.service import Service
 from chunkserver.settling import Settler
 from chunkserver.store import Store
@@ -48,7 +49,9 @@ class ChunkServer:
             pool = Pool(self._endpoint, nursery)
             fencing = Fencing(self.store, self._address)
             service = Service(self._env, self._config, self.store, pool, self._address)
-            address = await self._listen(nursery, {**service.handlers(), **fencing.handlers()})
+            scrub = Scrub(self._env, self._config, self.store)
+            handlers = {**service.handlers(), **fencing.handlers(), **scrub.handlers()}
+            address = await self._listen(nursery, handlers)
             settler = Settler(self._env, self._config, self.store, fencing, pool, self._address)
             fetcher = Fetcher(self._env, self._config, self.store, fencing, pool)
             control = Control(
@@ -62,10 +65,12 @@ class ChunkServer:
             )
             nursery.start_soon(control.run)
             nursery.start_soon(self.store.settle)
+            nursery.start_soon(scrub.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()
             nursery.cancel_scope.cancel()
+        await scrub.stop()
         await self.store.stop()
 
     async def _listen(self, nursery: trio.Nursery, handlers: Handlers) -> str:

@@ -18,18 +18,21 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import trio
 
 from chunkserver.chain import Stamp, Turns
+from chunkserver.damage import Damage
 from chunkserver.datadir import DataDir
-from chunkserver.format import DATA_OFFSET, Header
+from chunkserver.format import DATA_OFFSET, Header, block_bits, block_count
 from chunkserver.replica import Replica
+from chunkserver.verify import missing_blocks
 from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
+from dfs.layout import BLOCK_BYTES
 from dfs.messages.chunks import ReplicaState
 from dfs.messages.cluster import DiskReport, ReplicaReport
 from dfs.runtime import Env
@@ -51,7 +54,7 @@ class Entry:
     state: ReplicaState
     replica: Replica | None = None
     settled: bool = False  # this process has opened it after a stop, or made it
-    damaged: bool = False
+    damaged: int = 0  # the bitmap of its damaged blocks, as far as known
 
     def stamp(self) -> Stamp:
         return Stamp(self.version, self.generation, self.state is ReplicaState.SETTLED)
@@ -73,6 +76,7 @@ class Store:
         self.created = trio.Event()  # there are some; replaced when they are taken
         self.client_bytes = 0  # read and written for clients, since the start
         self.repair_bytes = 0  # read and written to make replicas equal, or new ones
+        self.damage = Damage(env, config.limits.max_suspicions)
 
     # -- starting and ending
 
@@ -83,6 +87,10 @@ class Store:
             await self._env.run_blocking(claim, directory.path)
             for header in await self._env.run_blocking(directory.scan, directory.path):
                 self._add(header, directory)
+        for directory in self.directories:
+            for handle in directory.unreadable:
+                if not self.has(handle):
+                    self.damage.lost(handle, 0)
         if not any(d.writable for d in self.directories):
             problems = "; ".join(f"{d.path}: {d.problem}" for d in self.directories)
             raise Failure(Code.DISK, f"no data directory is usable: {problems}")
@@ -151,12 +159,23 @@ class Store:
     def has(self, handle: int) -> bool:
         return handle in self._index
 
+    def version_of(self, handle: int) -> int | None:
+        """The version of the replica; None when there is none."""
+        entry = self._index.get(handle)
+        return None if entry is None else entry.version
+
+    def on(self, directory: DataDir, after: int) -> list[Entry]:
+        """The replicas on one disk with handles above `after`, rising."""
+        found = (e for h, e in self._index.items() if h > after and e.directory is directory)
+        return sorted(found, key=lambda entry: entry.handle)
+
     def reports(self, handles: list[int] | None = None) -> list[ReplicaReport]:
         """What the master is told of all replicas, or of those, in the order of handles."""
         wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]
         found = (self._index[handle] for handle in wanted)
         return [
-            ReplicaReport(e.handle, e.version, e.length_bytes, e.state, e.damaged) for e in found
+            ReplicaReport(e.handle, e.version, e.length_bytes, e.state, bool(e.damaged))
+            for e in found
         ]
 
     async def measure(self) -> tuple[DiskReport, ...]:
@@ -173,7 +192,15 @@ class Store:
             directory.failure(error)
 
     def disk_reports(self) -> tuple[DiskReport, ...]:
-        return tuple(directory.report() for directory in self.directories)
+        return tuple(
+            replace(d.report(), damaged_blocks=sum(map(int.bit_count, self.damaged_on(d).values())))
+            for d in self.directories
+        )
+
+    def damaged_on(self, directory: DataDir) -> dict[int, int]:
+        """Handle -> bitmap of the damaged blocks known on one disk."""
+        known = self.damage.known().items()
+        return {h: b for h, b in known if self.has(h) and self._index[h].directory is directory}
 
     def busy_since(self) -> float | None:
         """Since when the slowest disk owes progress; None when none does. Any thread may ask."""
@@ -203,7 +230,14 @@ class Store:
         except OSError as error:
             raise entry.directory.failure(error) from None
         except Failure as error:
+            self._note(entry, replica)
             raise self._named(error) from None
+
+    async def verify(self, entry: Entry, work: Callable[[Replica], int]) -> None:
+        """Do work that looks for damage; what it puts right by itself is synced in time."""
+        await self.run(entry, work, waits=True)
+        if entry.replica is not None and entry.replica.dirty:
+            self._mark_unsynced(entry.handle)
 
     async def warm(self, entry: Entry, offset: int, length_bytes: int) -> bool:
         """Bring a range into the page cache; needs no turn, since nothing is made of the bytes.
@@ -251,7 +285,16 @@ class Store:
         await self.change(entry, partial(_write, entry.directory, offset, data, packed))
 
     async def overwrite(self, entry: Entry, offset: int, data: memoryview, packed: bytes) -> None:
-        """Put another replica's bytes, whole blocks, in the place of what is here."""
+        """Put another replica's bytes, whole blocks, in the place of what is here.
+
+        What is damaged of it goes into the quarantine first.
+        """
+        if entry.damaged:
+            blocks = entry.damaged & block_bits(
+                offset // BLOCK_BYTES, block_count(offset + len(data))
+            )
+            work = partial(_set_blocks_aside, entry.directory, blocks)
+            await self.run(entry, work, waits=True)
         await self.write(entry, offset, data, packed)
 
     async def sync_name(self, entry: Entry) -> None:
@@ -311,9 +354,36 @@ class Store:
             log.warning("%s: replica %x had vanished", self._env.name, handle)
         except OSError as error:
             raise entry.directory.failure(error) from None
+        self._forget(entry)
+        self.damage.gone(handle)
+
+    def _forget(self, entry: Entry) -> None:
         entry.directory.replicas -= 1
-        del self._index[handle]
-        self._unsynced.pop(handle, None)
+        del self._index[entry.handle]
+        self._unsynced.pop(entry.handle, None)
+
+    async def must_exist(self, entry: Entry) -> None:
+        """Raises Failure CORRUPT for a replica without a file, which is one no more."""
+        exists = partial(entry.directory.exists, entry.handle)
+        if not await entry.directory.lane.run(exists, waits=True):
+            await self.lose(entry, "", vanished=True)
+            text = f"{self._address}: the file of replica {entry.handle:x} has vanished"
+            raise Failure(Code.CORRUPT, text, detail=self._address)
+
+    async def lose(self, entry: Entry, why: str, *, vanished: bool = False) -> None:
+        """This is no replica any more: set aside what is left of it, and have it replaced."""
+        self._close(entry)
+        if vanished:
+            text = "%s: the file of replica %x has vanished from %s"
+            log.error(text, self._env.name, entry.handle, entry.directory.path)
+        else:
+            work = partial(entry.directory.set_aside, entry.handle, why)
+            try:
+                await entry.directory.lane.run(work, waits=True)
+            except OSError as error:
+                raise entry.directory.failure(error) from None
+        self._forget(entry)
+        self.damage.lost(entry.handle, entry.version)
 
     # -- syncing; takes the turn itself, twice, and not in between
 
@@ -366,13 +436,19 @@ class Store:
         try:
             replica = await entry.directory.lane.run(work, waits=True)
         except FileNotFoundError as error:
+            await self.lose(entry, "", vanished=True)
             text = f"{self._address}: the file of replica {entry.handle:x} has vanished: {error}"
             raise Failure(Code.CORRUPT, text, detail=self._address) from None
         except OSError as error:
             raise entry.directory.failure(error) from None
         except Failure as error:
+            if error.code is Code.CORRUPT:
+                await self.lose(entry, error.message)
+            else:
+                self._note_unreadable(entry)
             raise self._named(error) from None
         entry.settled = True
+        replica.remember_damage(entry.damaged | missing_blocks(replica))
         self._keep_open(entry, replica)
         if replica.intent:
             self._mark_unsynced(entry.handle)
@@ -392,10 +468,35 @@ class Store:
     def _note(self, entry: Entry, replica: Replica) -> None:
         entry.version, entry.generation = replica.version, replica.generation
         entry.length_bytes, entry.state = replica.length_bytes, replica.state
-        entry.damaged = bool(replica.damaged)
+        if replica.damaged != entry.damaged or replica.read_errors:
+            self._note_damage(entry, replica)
         if replica.broken:
             entry.settled = False
+            entry.state = max(entry.state, ReplicaState.UNSETTLED)
+            self.may_differ(entry, self._address)
             self._close(entry)
+
+    def may_differ(self, entry: Entry, address: str) -> None:
+        """A change that was applied here failed at `address`, or here, where it was applied there.
+
+        The client will see to it, if it lives; if not, the leader has to.
+        """
+        after_s = self._limits.suspect_after_s
+        self.damage.differs(entry.handle, entry.version, address, after_s)
+
+    def _note_damage(self, entry: Entry, replica: Replica) -> None:
+        entry.damaged = replica.damaged
+        self.damage.saw(entry.handle, entry.version, entry.damaged)
+        errors, replica.read_errors = replica.read_errors, 0
+        if errors:
+            entry.directory.count_read_errors(errors)
+
+    def _note_unreadable(self, entry: Entry) -> None:
+        """The disk cannot even read what the replica's blocks are to be like."""
+        if not entry.damaged:
+            entry.damaged = block_bits(0, max(1, block_count(entry.length_bytes)))
+            self.damage.saw(entry.handle, entry.version, entry.damaged)
+            entry.directory.count_read_errors(1)
 
     def _close(self, entry: Entry) -> None:
         replica, entry.replica = entry.replica, None
@@ -428,6 +529,12 @@ def _create(
 
 def _announce(offset: int, length_bytes: int, replica: Replica) -> None:
     replica.announce(offset, length_bytes)
+
+
+def _set_blocks_aside(directory: DataDir, blocks: int, replica: Replica) -> None:
+    for block in range(blocks.bit_length()):
+        if blocks >> block & 1:
+            directory.quarantine_block(replica.handle, block, replica.damaged_bytes(block))
 
 
 def _begin_sync(wanted: bool, replica: Replica) -> int:

@@ -228,3 +228,19 @@ class ListedReplica:
 class ReplicaPage:
     replicas: tuple[ListedReplica, ...]
     complete: bool  # none follows
+
+
+# -- damage
+
+
+@message(128)
+class CheckBlocks:
+    """A notice, without answer: what this server said of that range did not match its checksums.
+
+    The server verifies the blocks, and has damaged ones mended.
+    """
+
+    handle: int
+    version: int
+    offset: int
+    length_bytes: int

@@ -48,6 +48,13 @@ class File(Protocol):
         """Free that range; it reads as zeros; the length stays."""
         ...
 
+    def forget(self, offset: int, length_bytes: int) -> None:
+        """Drop the range from the page cache, as far as it is synced: a hint, never an error.
+
+        The next read then sees what is on the disk.
+        """
+        ...
+
     def size(self) -> int: ...
 
     def close(self) -> None: ...

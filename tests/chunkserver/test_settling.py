@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from pathlib import Path
 
@@ -198,7 +199,7 @@ def test_a_damaged_block_is_replaced_from_a_good_copy(
     number: int, expected_logs: ExpectedLogs
 ) -> None:
     """On the source, and on another replica."""
-    expected_logs("block 1 is damaged")
+    expected_logs("block 1 is damaged|set aside")
 
     async def main(site: Site) -> None:
         async with cluster(site) as made:
@@ -215,7 +216,7 @@ def test_a_damaged_block_is_replaced_from_a_good_copy(
 def test_damage_of_the_source_found_while_sending_is_cured_by_the_next_attempt(
     expected_logs: ExpectedLogs,
 ) -> None:
-    expected_logs("block 1 is damaged")
+    expected_logs("block 1 is damaged|set aside")
 
     async def main(site: Site) -> None:
         async with cluster(site) as made:
@@ -234,7 +235,7 @@ def test_damage_of_the_source_found_while_sending_is_cured_by_the_next_attempt(
 def test_a_block_that_nobody_has_whole_is_refused_everywhere_and_the_rest_is_served(
     expected_logs: ExpectedLogs,
 ) -> None:
-    expected_logs("block 1 is damaged")
+    expected_logs("block 1 is damaged|set aside")
 
     async def main(site: Site) -> None:
         async with cluster(site) as made:
@@ -254,6 +255,68 @@ def test_a_block_that_nobody_has_whole_is_refused_everywhere_and_the_rest_is_ser
                         address, HANDLE, block * BLOCK_BYTES, BLOCK_BYTES, version=2
                     )
                     assert found == data[block * BLOCK_BYTES :][:BLOCK_BYTES]
+
+    simulated_site().run(main)
+
+
+# -- who tells the leader
+
+
+async def until_suspected(made: Cluster, version: int, address: str) -> None:
+    while not any(
+        (s.version, s.address, s.damaged) == (version, address, False)
+        for s in made.leader.suspicions
+    ):
+        await made.leader.until_heard()
+
+
+def test_a_link_that_applied_what_the_next_one_did_not_tells_the_leader(
+    expected_logs: ExpectedLogs,
+) -> None:
+    """The client that wrote may be dead."""
+    expected_logs("heartbeat|chain broken")
+
+    async def main(site: Site) -> None:
+        assert site.world is not None
+        async with cluster(site) as made:
+            await made.client.write(made.chain, HANDLE, 0, b"data")
+            site.world.partition("cs3", "cs2")
+            with pytest.raises(Failure) as caught:
+                await made.client.write(made.chain, HANDLE, 0, b"DATA")
+            assert caught.value.code is Code.CHAIN_BROKEN
+            await until_suspected(made, 1, made.chain[2])
+            assert {s.handle for s in made.leader.suspicions} == {HANDLE}
+            site.world.heal()
+            await settle(made, 2)
+            assert await contents(made, 2) == [b"DATA"] * 3
+            count = len(made.leader.suspicions)
+            await made.leader.until_heartbeats(100)
+            assert len(made.leader.suspicions) == count  # the version has moved on
+
+    simulated_site().run(main)
+
+
+def test_a_replica_that_could_not_take_a_change_does_not_serve_until_it_is_settled(
+    expected_logs: ExpectedLogs,
+) -> None:
+    expected_logs("No space|space left|settled after")
+
+    async def main(site: Site) -> None:
+        assert site.world is not None
+        async with cluster(site) as made:
+            data = random.Random(1).randbytes(3 * BLOCK_BYTES)
+            await made.client.write(made.chain, HANDLE, 0, data)
+            media = site.world.disk("cs2")
+            media.fail(REPLICA, errno.ENOSPC, "write")
+            with pytest.raises(Failure) as caught:
+                await made.client.write(made.chain, HANDLE, 0, b"n" * 2 * BLOCK_BYTES)
+            assert caught.value.errno == errno.ENOSPC
+            media.repair()
+            await until_suspected(made, 1, made.chain[1])
+            assert await refusal(made, 2, 1) is Code.STALE_VERSION
+            await settle(made, 2, source=3)
+            [first, *others] = await contents(made, 2)
+            assert others == [first] * 2
 
     simulated_site().run(main)
 

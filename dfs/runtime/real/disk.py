@@ -99,6 +99,13 @@ class RealFile:
             self.pwrite([memoryview(_ZEROS)[:step]], start)
             start += step
 
+    def forget(self, offset: int, length_bytes: int) -> None:
+        try:
+            os.posix_fadvise(self._fd, offset, length_bytes, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ESPIPE, errno.ENOSYS):
+                raise  # EBADF: a bug
+
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 

@@ -61,8 +61,13 @@ class Media:
         """End all errors set by `fail`."""
         self._errors.clear()
 
-    def flip_bit(self, path: str, offset: int) -> None:
-        self.inode(path).flip_bit(offset)
+    def flip_bit(self, path: str, offset: int, *, cached: bool = True) -> None:
+        """Damage a byte on the platter, and, unless not `cached`, in the page cache as well."""
+        self.inode(path).flip_bit(offset, cached=cached)
+
+    def spoil(self, path: str, offset: int, length_bytes: int) -> None:
+        """Have reads that touch the range answer EIO until it is written over: bad sectors."""
+        self.inode(path).spoil(offset, length_bytes)
 
     def damage_store(self, path: str) -> None:
         """Make the next opening of that key-value store fail."""
@@ -207,11 +212,11 @@ class SimFile:
         self._open = True
 
     def pread_into(self, buffer: memoryview, offset: int) -> int:
-        self._check("read")
+        self._check_read(offset, len(buffer))
         return self._inode.read_into(buffer, offset)
 
     def pread_cached(self, buffer: memoryview, offset: int) -> int | None:
-        self._check("read")
+        self._check_read(offset, len(buffer))
         if self._media.chance.random() < _NOT_CACHED_PROBABILITY:
             return None
         return self._inode.read_into(buffer, offset)
@@ -234,12 +239,21 @@ class SimFile:
         self._check("write")
         self._inode.punch(offset, length_bytes)
 
+    def forget(self, offset: int, length_bytes: int) -> None:
+        self._env.check_alive()
+        self._inode.forget(offset, length_bytes)
+
     def size(self) -> int:
         self._check("stat")
         return self._inode.size
 
     def close(self) -> None:
         self._open = False
+
+    def _check_read(self, offset: int, length_bytes: int) -> None:
+        self._check("read")
+        if self._inode.is_spoilt(offset, length_bytes):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self._path)
 
     def _check(self, operation: str) -> None:
         self._env.check_alive()
