@@ -44,6 +44,8 @@ _MAY_BE_ZERO = frozenset(
         "read_ahead_bytes",
         "remembered_files",
         "reserve_bytes",
+        "scrub_bytes_per_s",
+        "scrub_first_s",
         "settle_after_s",
         "slow_memory_s",
         "unknown_grace_s",
@@ -162,7 +164,22 @@ class ChunkserverLimits:
     control_timeout_s: float = 2.0  # the master's time to answer
     max_chain: int = 8  # links of a write chain
     heartbeat_s: float = 1.0  # until the master has said how often
+    suspect_after_s: float = 1.5  # what a writer has to report a broken chain itself
+    settle_packet_bytes: int = 1 << 20  # sent at a time to make another replica equal
     stop_sync_s: float = 5.0  # an orderly stop syncs what was written for so long at most
+    scrub_bytes_per_s: int = 20 << 20  # read of each disk to verify it; 0: no scrub
+    scrub_min_bytes_per_s: int = 1 << 20  # the same while clients keep the disk busy
+    scrub_first_s: float = 60.0  # after a start, the scrub lets clients and settling go first
+    scrub_interval_s: float = 14 * 86_400.0  # from the beginning of one pass to that of the next
+    scrub_read_bytes: int = 1 << 20  # one read
+    scrub_save_s: float = 60.0  # of a pass, what a crash may lose
+    max_checks: int = 1024  # replicas that readers have complained of and that wait for a check
+    quarantine_bytes: int = 1 << 30  # kept aside on each disk; beyond, the oldest blocks go
+    quarantine_page: int = 256  # files listed in one answer
+    read_errors_max: int = 16  # blocks that cannot be read before a disk counts as failed
+    max_suspicions: int = 16_384  # damaged replicas remembered to be reported
+    suspicion_batch: int = 256  # reported in one message
+    suspicion_repeat_s: float = 30.0  # what was reported and not dealt with is so again
 
 
 @dataclass(frozen=True)
