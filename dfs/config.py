@@ -118,6 +118,7 @@ class MasterLimits:
     min_replicas: int = 2
     heartbeat_s: float = 1.0
     server_timeout_s: float = 5.0  # without a heartbeat for this long a chunkserver counts as dead
+    server_silence_s: float = 2.5  # without a heartbeat for this long it is given no orders
     servers_return_s: float = 2.5  # a new leader waits so long for known chunkservers to register
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from dfs.config import MasterLimits
 from dfs.errors import Code, Failure
 from dfs.messages.cluster import (
@@ -74,6 +76,7 @@ class Chunkservers:
         self._live: dict[int, LiveServer] = {}
         self._leads_since_s = 0.0  # boottime
         self.on_registered: Callable[[int], None] = _ignore
+        self.on_returned: Callable[[int], None] = _ignore  # beats again, and has not registered
         self.longest_silence_s = 0.0  # between two heartbeats of a server, in this leadership
 
     def handlers(self) -> Handlers:
@@ -136,21 +139,45 @@ class Chunkservers:
         return live if live is not None and self._is_alive(live, self._now()) else None
 
     def connected(self, server: int) -> LiveServer | None:
-        """The server, if it is alive and can be told something; a killed one is missed at once."""
-        live = self.find(server)
-        return live if live is not None and not live.connection.closed.is_set() else None
+        """The server, if it can be told something: connected, and its last heartbeat not overdue.
+
+        A killed server is missed at once, one that was cut off within `server_silence_s`.
+        """
+        live = self._live.get(server)
+        if live is None or live.connection.closed.is_set() or self._is_silent(live):
+            return None
+        return live
 
     def may_return(self) -> bool:
         """Whether this leadership is so young that a server that is missing may just be late."""
         return self._now() - self._leads_since_s < self._limits.servers_return_s
 
     async def order(self, server: int, message: object, *, timeout_s: float) -> Any:
-        """Have a server do something, over the connection it keeps; its answer. Raises Failure."""
+        """Have a server do something, over the connection it keeps; its answer. Raises Failure.
+
+        However long the work may take, it is given up when the server's heartbeats stop.
+        """
         live = self._live.get(server)
         if live is None or live.connection.closed.is_set():
             text = f"chunkserver {server} is not connected"
             raise Failure(Code.CONNECTION_LOST, text)
-        return (await live.connection.call(message, timeout_s=timeout_s)).message
+        failure = Failure(Code.TIMEOUT, f"chunkserver {server} is silent")
+        answer = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_silent, live, nursery.cancel_scope)
+            try:
+                answer = (await live.connection.call(message, timeout_s=timeout_s)).message
+            except Failure as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if answer is None:
+            raise failure
+        return answer
+
+    async def _cancel_when_silent(self, live: LiveServer, scope: trio.CancelScope) -> None:
+        while not self._is_silent(live):
+            await self._env.clock.sleep(self._limits.server_silence_s / 4)
+        scope.cancel()
 
     async def delete_replicas(self, server: int, handles: tuple[int, ...]) -> bool:
         """Have a server delete replicas; whether it confirmed."""
@@ -191,7 +218,9 @@ class Chunkservers:
             raise self._raft.not_leader()
         live, now = self.registered(message.server), self._now()
         self.longest_silence_s = max(self.longest_silence_s, now - live.heard_at)
-        live.heard_at = now
+        was_silent, live.heard_at = self._is_silent(live), now
+        if was_silent:
+            self.on_returned(live.id)
         live.disks, live.stalled_s = message.disks, message.stalled_s
         live.recent = 0  # the space it reports now accounts for what was given to it
         return Done()
@@ -224,6 +253,9 @@ class Chunkservers:
 
     def _now(self) -> float:
         return self._env.clock.boottime()
+
+    def _is_silent(self, live: LiveServer) -> bool:
+        return self._now() - live.heard_at > self._limits.server_silence_s
 
     def _is_alive(self, server: LiveServer, now: float) -> bool:
         return now - server.heard_at <= self._limits.server_timeout_s

@@ -60,12 +60,14 @@ class ReplicaNotes:
         for server in list(self.of(handle)):
             self.drop(handle, server)
 
-    def drop_server(self, server: int) -> tuple[int, ...]:
-        """The server is about to report anew; the chunks that a note was dropped of."""
-        handles = tuple(self._by_server.get(server, ()))
-        for handle in handles:
+    def on(self, server: int) -> tuple[int, ...]:
+        """The chunks whose replica on that server has a note."""
+        return tuple(self._by_server.get(server, ()))
+
+    def drop_server(self, server: int) -> None:
+        """The server is about to report anew."""
+        for handle in self.on(server):
             self.drop(handle, server)
-        return handles
 
     # -- copies under way
 

@@ -96,7 +96,17 @@ def decide(
     if left_s > 0:
         return Wait(left_s, "more replicas may come back")
     part = [m for m in usable if m.complete or m.state == ReplicaState.JOINING or fresh]
+    if sum(m.complete for m in part) < least:
+        part = [m for m in members if m in part or _may_be_reached(m)]
     return _order(members, source, part, least)
+
+
+def _may_be_reached(member: Member) -> bool:
+    """Whether the source should try a member that this leader does not hear of.
+
+    Without it there would be too few to go on writing; and it may be cut off from the leader alone.
+    """
+    return not member.present and member.complete and member.failures == 0
 
 
 def _badness(member: Member) -> tuple[object, ...]:

@@ -100,6 +100,7 @@ class Settling:
         self._wake = trio.Event()
         self._leadership: trio.CancelScope | None = None
         self.copied_bytes = 0
+        chunkservers.on_returned = self.server_returned
         self.on_changed: Callable[[int], None] = _ignore  # of a chunk whose replicas have changed
 
     # -- what the rest of the leader says and asks
@@ -159,6 +160,11 @@ class Settling:
         """Whether that version of the chunk serves, as far as is known."""
         entry = self._entries.get(handle)
         return entry is None or entry.served == version
+
+    def server_returned(self, server: int) -> None:
+        """It was silent, and not for long enough to register anew: bring it up to date."""
+        for handle in self._notes.on(server):
+            self.need(handle)
 
     def server_reported(self) -> None:
         """Those who waited for it need wait no more."""
@@ -409,12 +415,12 @@ class Settling:
         self._go_on(entry, order, version)
 
     def _go_on(self, entry: Entry, order: Order, version: int) -> None:
-        """Whoever is here and was left out is tried again, more and more seldom."""
-        behind = [s for s in order.left_out if self._chunkservers.connected(s) is not None]
-        for server in behind:
+        """Whoever was left out is tried again: when it returns, or more and more seldom."""
+        for server in order.left_out:
             if server not in self._notes.of(entry.handle):
                 self._notes.put(entry.handle, server, Note(version - 1))
             entry.failures[server] = FAILURES_MAX - 1
+        behind = [s for s in order.left_out if self._chunkservers.connected(s) is not None]
         notes = self._notes.of(entry.handle)
         if entry.unserved or entry.suspected >= version:
             entry.again = True
@@ -432,6 +438,9 @@ class Settling:
             self._notes.put(entry.handle, blamed, MISSING)
             self.on_changed(entry.handle)
             entry.again = True
+            return
+        if blamed == order.source and self._chunkservers.connected(blamed) is None:
+            entry.again = True  # it is gone; whether the others reach it is for them to find out
             return
         if error.code in _MEMBER_FAILED or error.code in (Code.NO_REPLICA, Code.STALE_VERSION):
             entry.failures[blamed] = entry.failures.get(blamed, 0) + 1

@@ -75,6 +75,13 @@ def test_the_dead_are_left_out_and_stay_in_the_set() -> None:
     assert found == Order((2, 1, 3), (3,), (), (1,), lost=False)
 
 
+def test_where_too_few_are_here_the_absent_are_tried_once() -> None:
+    found = order(absent(1), member(2))
+    assert (found.servers, found.chain, found.left_out) == ((2, 1), (1,), ())
+    found = order(replace(absent(1), failures=1), member(2))
+    assert (found.chain, found.left_out) == ((), (1,))
+
+
 def test_settled_replicas_wait_only_for_servers_that_are_about_to_report() -> None:
     returning = Member(3, alive=True, reported=False, version=5)
     waiting = plan(member(1), member(2), returning)
@@ -116,7 +123,7 @@ def test_a_fresh_chunk_gets_the_replicas_that_are_missing() -> None:
 def test_a_member_that_failed_often_leaves_while_enough_are_here() -> None:
     failing = member(1, failures=FAILURES_MAX)
     assert order(failing, member(2), member(3)).servers == (2, 3)
-    kept = order(failing, member(2), absent(3))
+    kept = order(failing, member(2), replace(absent(3), failures=1))
     assert (kept.servers, kept.chain) == ((2, 1, 3), ())
     assert order(member(1, failures=1), member(2)).chain == (1,)
 
