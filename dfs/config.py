@@ -42,6 +42,8 @@ _MAY_BE_ZERO = frozenset(
         "keep_bytes",
         "keep_entries",
         "read_ahead_bytes",
+        "repair_bytes_per_s",
+        "repair_grace_s",
         "remembered_files",
         "reserve_bytes",
         "scrub_bytes_per_s",
@@ -132,6 +134,25 @@ class MasterLimits:
     settles_at_once: int = 32  # those that a client waits for do not count
     settles_per_server: int = 8  # by one source
     repair_grace_s: float = 60.0  # how long a dead server is waited for before it is replaced
+    repair_rejoin_s: float = 5.0  # for which a server that a client dropped is not taken back
+    repair_interval_s: float = 1.0  # between two looks at what is to be repaired
+    repair_scan_chunks: int = 512  # looked through at a time, in the leader's event loop
+    repair_queue: int = 1024  # chunks that wait in each class; the rest is found again
+    repair_copies_at_once: int = 16
+    repair_changes_at_once: int = 32  # chunks worked on, those that need no copy too
+    copies_per_server: int = 2  # to it and from it
+    repair_bytes_per_s: int = 200 << 20  # copied in the whole cluster; 0: no bound
+    repair_busy_bytes_per_s: int = 4 << 20  # from here on clients count as busy; repair then gets:
+    repair_share: float = 0.3  # of what both move together
+    repair_floor_bytes_per_s: int = 16 << 20  # but not less than this
+    repair_timeout_s: float = 20.0  # a copy may take that much longer than at its rate
+    repair_retry_s: float = 5.0  # after a first failure of a chunk; doubles up to:
+    repair_retry_max_s: float = 120.0
+    repair_rate_window_s: float = 30.0  # over which the rate is taken for the estimate of the end
+    rebalance_band: float = 0.05  # of their space that servers may differ by
+    rebalance_bytes_per_s: int = 50 << 20  # the part of the above that evening out may take
+    rebalance_copies_at_once: int = 2
+    drain_page: int = 1024  # replicas of a disk asked for at a time
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class Chunkservers:
         self._live: dict[int, LiveServer] = {}
         self._leads_since_s = 0.0  # boottime
         self.on_registered: Callable[[int], None] = _ignore
+        self.on_heartbeat: Callable[[int, int], None] = _ignore_bytes  # server, client bytes
         self.on_returned: Callable[[int], None] = _ignore  # beats again, and has not registered
         self.longest_silence_s = 0.0  # between two heartbeats of a server, in this leadership
 
@@ -102,7 +103,9 @@ class Chunkservers:
     def place(self, count: int, avoid: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """Replica sets for `count` new chunks. Raises Failure: UNAVAILABLE, or ENOSPC."""
         self._let_servers_return()
-        return tuple(self._place_one(frozenset(avoid)) for _ in range(count))
+        modes = queries.active_modes(self._tables, self._env.clock.wall_ns())
+        leaving = frozenset(server for server, _ in modes)
+        return tuple(self._place_one(frozenset(avoid), leaving) for _ in range(count))
 
     def _let_servers_return(self) -> None:
         """Just elected, the leader waits a little for servers that the registry knows.
@@ -147,6 +150,16 @@ class Chunkservers:
         if live is None or live.connection.closed.is_set() or self._is_silent(live):
             return None
         return live
+
+    def dead_for_s(self, server: int) -> float:
+        """For how long it has counted as dead; 0: it is alive, or this leader is too young."""
+        live = self._live.get(server)
+        heard_at = self._leads_since_s if live is None else live.heard_at
+        return max(0.0, self._now() - heard_at - self._limits.server_timeout_s)
+
+    def forget(self, server: int) -> None:
+        """It is struck from the registry."""
+        self._live.pop(server, None)
 
     def may_return(self) -> bool:
         """Whether this leadership is so young that a server that is missing may just be late."""
@@ -222,6 +235,7 @@ class Chunkservers:
         if was_silent:
             self.on_returned(live.id)
         live.disks, live.stalled_s = message.disks, message.stalled_s
+        self.on_heartbeat(live.id, message.client_bytes)
         live.recent = 0  # the space it reports now accounts for what was given to it
         return Done()
 
@@ -260,17 +274,20 @@ class Chunkservers:
     def _is_alive(self, server: LiveServer, now: float) -> bool:
         return now - server.heard_at <= self._limits.server_timeout_s
 
-    def _place_one(self, avoid: frozenset[int]) -> tuple[int, ...]:
+    def _place_one(self, avoid: frozenset[int], leaving: frozenset[int]) -> tuple[int, ...]:
+        """`leaving`: servers of which, or of a disk of which, an operator has said to spare it."""
         alive = self.alive()
         fit = [s for s in alive if s.free_bytes > 0 and s.stalled_s < STALLED_S]
         random = self._env.random
         candidates = [placement.Candidate(s.id, s.zone, s.free_bytes, s.recent) for s in fit]
         jitters = [random.random() for _ in fit]
-        chosen = placement.choose(candidates, self._limits.chunk_replicas, avoid, jitters)
+        wanted = self._limits.chunk_replicas
+        chosen = placement.choose(candidates, wanted, avoid | leaving, jitters)
         if len(chosen) < self._limits.min_replicas:
             # Who is to be avoided is the client's opinion, and may be an old one: better than none.
             everybody = placement.choose(candidates, len(candidates), (), jitters)
             rest = [server for server in everybody if server not in chosen]
+            rest.sort(key=leaving.__contains__)
             chosen += tuple(rest[: self._limits.min_replicas - len(chosen)])
         if len(chosen) < self._limits.min_replicas:
             raise _too_few(len(alive), len(fit), len(chosen), self._limits.min_replicas)
@@ -280,6 +297,10 @@ class Chunkservers:
 
 
 def _ignore(server: int) -> None:
+    pass
+
+
+def _ignore_bytes(server: int, client_bytes: int) -> None:
     pass
 
 

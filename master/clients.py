@@ -51,6 +51,7 @@ from master.chunkservers import Chunkservers
 from master.commands import ApplyOperations, BeginSession, EndSession
 from master.janitor import Janitor
 from master.raft import RaftNode
+from master.repair import Repair
 from master.sessions import LiveSessions
 from master.settling import Settling
 from master.state import queries
@@ -72,13 +73,15 @@ class Clients:
         sessions: LiveSessions,
         chunkservers: Chunkservers,
         settling: Settling,
+        repair: Repair,
         janitor: Janitor,
         cluster: str,
         limits: MasterLimits,
     ) -> None:
         self._env, self._raft, self._tables = env, raft, tables
         self._sessions, self._chunkservers, self._janitor = sessions, chunkservers, janitor
-        self._settling, self._cluster, self._limits = settling, cluster, limits
+        self._settling, self._repair = settling, repair
+        self._cluster, self._limits = cluster, limits
 
     def handlers(self) -> Handlers:
         return {
@@ -265,11 +268,16 @@ class Clients:
         return []
 
     def _dropped(self, operation: DropReplicas, answer: ChunkMap) -> list[int]:
+        """Settle the chunk; or, where too few would have been left, replace those that failed."""
         changed = []
         for chunk in answer.chunks:
-            if chunk.handle == operation.handle and chunk.version == operation.version + 1:
+            if chunk.handle != operation.handle:
+                continue
+            if chunk.version == operation.version + 1:
                 self._settling.changed(chunk.handle, chunk.version, urgent=True)
                 changed.append(chunk.handle)
+            elif chunk.version == operation.version:
+                self._repair.move_away(chunk.handle, operation.failed, hurried=True)
         return changed
 
     def _now(self) -> float:

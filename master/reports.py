@@ -12,6 +12,7 @@ data (an old dump was loaded). It is never deleted, and never served.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from dfs.messages.chunks import ReplicaState
 from dfs.messages.cluster import (
@@ -47,6 +48,7 @@ class Reports:
     ) -> None:
         self._env, self._tables, self._chunkservers = env, tables, chunkservers
         self._notes, self._settling = notes, settling
+        self.on_reported: Callable[[], None] = settling.server_reported
         chunkservers.on_registered = self._begin
 
     def handlers(self) -> Handlers:
@@ -63,16 +65,15 @@ class Reports:
         delete = tuple(r.handle for r in message.replicas if not self._judge(message.server, r))
         if message.last and not live.reported:
             live.reported = True
-            self._settling.server_reported()
+            self.on_reported()
         return ReportAnswer(delete)
 
     def _judge(self, server: int, replica: ReplicaReport) -> bool:
         """Note what is out of order; whether the replica may stay."""
         found = queries.chunk_by_handle(self._tables, replica.handle)
         if found is None or server not in found[2].servers:
-            return self._notes.is_copying(server, replica.handle) or queries.deletion_pending(
-                self._tables, server, replica.handle
-            )
+            noted = queries.deletion_noted(self._tables, server, replica.handle)
+            return noted is not None or self._notes.is_copying(server, replica.handle)
         if _in_order(replica, found[2]):
             self._notes.drop(replica.handle, server)
             return True

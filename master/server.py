@@ -13,13 +13,17 @@ import trio
 
 from dfs.config import Master, load_key
 from dfs.errors import Code, Failure
-from dfs.rpc import Endpoint, Handlers, Identity, serve
+from dfs.rpc import Endpoint, Handlers, Identity, Pool, serve
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.clients import Clients
+from master.disk_drain import DiskDrain
+from master.fleet import FleetWatch
 from master.janitor import Janitor
 from master.operators import Operators
 from master.raft import RaftNode
+from master.repair import Repair
+from master.repair_steps import RepairSteps
 from master.replica_notes import ReplicaNotes
 from master.reports import Reports
 from master.sessions import LiveSessions
@@ -27,6 +31,7 @@ from master.settling import Settling
 from master.state import StateMachine, queries
 from master.store import Store
 from master.tables import Tables
+from master.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +52,32 @@ class MasterServer:
         self.settling = Settling(
             env, self.raft, self.tables, self.chunkservers, self.notes, config.limits
         )
+        self.fleet = FleetWatch(env, self.tables, self.chunkservers, config.limits)
+        steps = RepairSteps(
+            env,
+            self.raft,
+            self.tables,
+            self.chunkservers,
+            self.notes,
+            self.settling,
+            config.limits,
+        )
+        self.repair = Repair(
+            env,
+            self.raft,
+            self.tables,
+            self.notes,
+            self.settling,
+            steps,
+            self.fleet,
+            config.limits,
+        )
+        self._drain = DiskDrain(
+            env, self.raft, self.chunkservers, self.fleet, self.repair, config.limits
+        )
+        self.chunkservers.on_heartbeat = self._heard
         self._reports = Reports(env, self.tables, self.chunkservers, self.notes, self.settling)
+        self._reports.on_reported = self._reported
         self._janitor = Janitor(
             env,
             self.raft,
@@ -68,13 +98,26 @@ class MasterServer:
             self._sessions,
             self.chunkservers,
             self.settling,
+            self.repair,
             self._janitor,
             config.cluster,
             config.limits,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
+        upkeep = Upkeep(
+            env,
+            raft,
+            self.tables,
+            self.chunkservers,
+            self.settling,
+            self.repair,
+            self.fleet,
+            self._janitor,
+            config.limits,
+        )
         return {
             **raft.handlers(),
+            **upkeep.handlers(),
             **clients.handlers(),
             **self.chunkservers.handlers(),
             **self._reports.handlers(),
@@ -85,10 +128,18 @@ class MasterServer:
         """Volatile knowledge belongs to one leadership; the next one learns its own."""
         self.chunkservers.forget_all()
         self.settling.forget_all()
+        self.repair.restart()
         if leads:
             now = self._env.clock.boottime()
             self._sessions.restart(queries.sessions(self.tables), now)
             self._janitor.restart()
+
+    def _reported(self) -> None:
+        self.settling.server_reported()
+        self.repair.wake()
+
+    def _heard(self, server: int, client_bytes: int) -> None:
+        self.repair.pace.heard(server, self._env.clock.boottime(), client_bytes)
 
     async def run(
         self,
@@ -103,6 +154,8 @@ class MasterServer:
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
             nursery.start_soon(self.settling.run)
+            nursery.start_soon(self.repair.run)
+            nursery.start_soon(self._drain.run, Pool(self._endpoint, nursery))
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()

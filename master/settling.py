@@ -167,7 +167,7 @@ class Settling:
             self.need(handle)
 
     def server_reported(self) -> None:
-        """Those who waited for it need wait no more."""
+        """Those who waited for a server need wait no more."""
         for _, _, entry in list(self._delayed):
             if not entry.suspected:
                 self._schedule(entry, 0.0)
@@ -307,7 +307,7 @@ class Settling:
 
     def _drop_strangers(self, chunk: Chunk) -> None:
         for server in list(self._notes.of(chunk.handle)):
-            if server not in chunk.servers:
+            if server not in chunk.servers and not self._notes.is_copying(server, chunk.handle):
                 self._notes.drop(chunk.handle, server)
 
     def _is_needed(self, entry: Entry, chunk: Chunk, decision: Order | Wait) -> bool:

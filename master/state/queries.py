@@ -238,14 +238,21 @@ def deletions(
     return tuple((key_number(k, 8), records.decode_deletion(v)) for k, v in islice(found, limit))
 
 
-def deletion_pending(tables: Tables, server: int, handle: int) -> bool:
-    """Whether that replica is to be deleted, and may still be there."""
-    return tables.get(names.DELETIONS, key2(server, handle)) is not None
+def deletion_noted(tables: Tables, server: int, handle: int) -> int | None:
+    """When, in ns, it was noted that this replica is to be deleted; None: it is not."""
+    stored = tables.get(names.DELETIONS, key2(server, handle))
+    return None if stored is None else records.decode_deletion(stored)
 
 
 def modes(tables: Tables) -> dict[tuple[int, str], Mode]:
     """What operators have said, by (server, path of the disk or "")."""
     return {(key_number(k), k[8:].decode()): Mode.decode(v) for k, v in tables.scan(names.MODES)}
+
+
+def active_modes(tables: Tables, now_ns: int) -> dict[tuple[int, str], Mode]:
+    """Those that are not over yet."""
+    found = modes(tables)
+    return {k: m for k, m in found.items() if not m.until_ns or now_ns < m.until_ns}
 
 
 def servers(tables: Tables) -> tuple[tuple[int, str, str], ...]:

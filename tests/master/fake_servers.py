@@ -21,6 +21,7 @@ from dfs.client import Client, open_client
 from dfs.config import Client as ClientConfig
 from dfs.config import Master, MasterLimits, Rpc
 from dfs.errors import Code, Failure
+from dfs.layout import CHUNK_BYTES
 from dfs.messages.chunks import ListedReplica, ListReplicas, ReplicaPage, ReplicaState
 from dfs.messages.cluster import (
     DeleteReplicas,
@@ -38,7 +39,7 @@ from dfs.messages.cluster import (
 from dfs.messages.common import ROOT, Attributes, Done
 from dfs.messages.metadata import ChunkLocation, ChunkMap
 from dfs.messages.operations import AllocateChunks, CommitWrite, Create, DropReplicas
-from dfs.rpc import Connection, Endpoint, Identity, Request, connect
+from dfs.rpc import Connection, Endpoint, Identity, Request, connect, serve
 from dfs.runtime import Env
 from dfs.runtime.sim import World
 from master.server import MasterServer
@@ -46,7 +47,6 @@ from master.server import MasterServer
 KEY = b"the key of a simulated cluster"
 PORT = 7000
 HEARTBEAT_S = 0.2
-GIB = 1 << 30
 STATES = ReplicaState
 
 
@@ -66,7 +66,9 @@ class FakeServer:
     id: int
     zone: str
     cluster: FakeCluster
-    disks: list[DiskReport] = field(default_factory=lambda: [DiskReport("/a", GIB, GIB, 0, True)])
+    disks: tuple[str, ...] = ("/a",)
+    failed_disks: list[str] = field(default_factory=list)
+    disk_bytes: int = 1000 << 26
     replicas: dict[int, FakeReplica] = field(default_factory=dict)
     unreachable: list[int] = field(default_factory=list)  # servers that this one cannot reach
     failing: dict[type, Failure] = field(default_factory=dict)  # orders that fail
@@ -76,8 +78,19 @@ class FakeServer:
     registered: bool = False
     client_bytes: int = 0
     repair_bytes: int = 0
-    copy_delay_s: float = 0.0
+    copy_delay_s: float = 0.1
+    fetched: int = 0  # copies that were not there already
     connection: Connection | None = None
+
+    def disk_reports(self) -> tuple[DiskReport, ...]:
+        """As if every replica were a whole chunk."""
+        found = []
+        for path in self.disks:
+            count = sum(r.disk == path for r in self.replicas.values())
+            free = max(0, self.disk_bytes - count * CHUNK_BYTES)
+            healthy = path not in self.failed_disks
+            found.append(DiskReport(path, self.disk_bytes, free, count, healthy))
+        return tuple(found)
 
     @property
     def address(self) -> str:
@@ -91,23 +104,27 @@ class FakeServer:
         self, env: Env, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         endpoint = Endpoint(env, KEY, Identity("chunkserver", self.id, self.address), Rpc())
-        task_status.started()
-        while True:
-            for master in self.cluster.masters.values():
-                await self._serve(env, endpoint, master)
-            await env.clock.sleep(HEARTBEAT_S)
+        async with trio.open_nursery() as nursery:
+            listing = {ListReplicas: self._ordered}
+            await nursery.start(serve, endpoint, self.address, listing)
+            task_status.started()
+            while True:
+                for master in self.cluster.masters.values():
+                    await self._serve(env, endpoint, master)
+                await env.clock.sleep(HEARTBEAT_S)
 
     async def _serve(self, env: Env, endpoint: Endpoint, master: str) -> None:
         orders = {
             SettleChunk: self._ordered,
             FetchReplica: self._ordered,
             DeleteReplicas: self._ordered,
-            ListReplicas: self._ordered,
         }
         async with trio.open_nursery() as nursery:
             try:
                 connection = await connect(endpoint, master, nursery, orders)
-                message = RegisterServer(self.id, self.address, self.zone, "sim", tuple(self.disks))
+                message = RegisterServer(
+                    self.id, self.address, self.zone, "sim", self.disk_reports()
+                )
                 answer = (await connection.call(message, timeout_s=1)).message
                 assert isinstance(answer, Registered)
                 self.connection = connection
@@ -122,7 +139,7 @@ class FakeServer:
             nursery.cancel_scope.cancel()
 
     def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(self.id, tuple(self.disks), 0.0, self.client_bytes, self.repair_bytes)
+        return Heartbeat(self.id, self.disk_reports(), 0.0, self.client_bytes, self.repair_bytes)
 
     async def report(self) -> None:
         assert self.connection is not None
@@ -201,7 +218,12 @@ class FakeServer:
             source = self._reach(address).replicas.get(message.handle)
             if source is not None and source.state == STATES.SETTLED:
                 await self.cluster.world.clock.sleep(self.copy_delay_s)
+                if source.version != message.version:
+                    raise Failure(Code.STALE_VERSION, "it went on", detail=address)
                 copy = FakeReplica(message.version, source.content, STATES.JOINING)
+                kept = self.replicas.get(message.handle)
+                self.fetched += kept is None or kept.content != copy.content
+                copy.disk = next(d for d in self.disks if d not in self.failed_disks)
                 self.replicas[message.handle] = copy
                 return Done()
         raise Failure(Code.NO_REPLICA, "no source has it", detail=message.sources[0])

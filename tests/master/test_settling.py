@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +20,7 @@ from tests.master.fake_servers import FakeCluster, FakeReplica, FakeWriter, serv
 Sent = TypeVar("Sent")
 Scenario = Callable[[FakeCluster, FakeWriter], Awaitable[None]]
 SETTLED, UNSETTLED, LOST, JOINING = ReplicaState
-NO_REPAIR = MasterLimits(repair_grace_s=100_000.0)
+NO_REPAIR = MasterLimits(repair_grace_s=100_000.0, repair_rejoin_s=100_000.0)
 
 
 def simulate(
@@ -392,7 +393,7 @@ def test_a_replica_that_is_ahead_of_the_metadata_is_kept_and_not_served(
 
 
 def test_a_dropped_replica_is_deleted_after_its_grace(tmp_path: Path) -> None:
-    limits = MasterLimits(repair_grace_s=100_000.0, deletion_grace_s=30.0)
+    limits = dataclasses.replace(NO_REPAIR, deletion_grace_s=30.0)
 
     async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
         (chunk,) = await writer.make()
@@ -410,7 +411,7 @@ def test_a_dropped_replica_is_deleted_after_its_grace(tmp_path: Path) -> None:
 
 
 def test_many_deletions_go_in_batches(tmp_path: Path) -> None:
-    limits = MasterLimits(repair_grace_s=100_000.0, deletion_grace_s=5.0, reap_batch=8)
+    limits = dataclasses.replace(NO_REPAIR, deletion_grace_s=5.0, reap_batch=8)
 
     async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
         chunks = await writer.make(30)

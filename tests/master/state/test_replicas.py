@@ -111,10 +111,10 @@ def test_deletions_carry_the_time_they_were_noted(machine: Driver) -> None:
     machine.allocate(inode, 0, 1)
     change(machine, ReplicaChange(1, 1, (1, 2)))
     assert queries.deletions(machine.tables, 3, 10) == ((1, machine.now_ns),)
-    assert queries.deletion_pending(machine.tables, 3, 1)
+    assert queries.deletion_noted(machine.tables, 3, 1) == machine.now_ns
     assert queries.deletions(machine.tables, 3, 10, after=1) == ()
     machine.command(ForgetDeletions(3, (1,)))
-    assert not queries.deletion_pending(machine.tables, 3, 1)
+    assert queries.deletion_noted(machine.tables, 3, 1) is None
 
 
 def test_records_of_the_first_format_are_still_read(machine: Driver) -> None:

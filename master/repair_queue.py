@@ -1,0 +1,107 @@
+"""What waits to be repaired: how much there is of each class, and the chunks found so far.
+
+The classes' sizes come from the replica sets that chunks have, of which there are few however many
+chunks there are. The chunks themselves are found by walking through all of them, some at a time,
+from a cursor; those of a set that something can be done for go into the bounded queue of their
+class. Nothing here has to be remembered: what is dropped is found again on the next round.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dfs.layout import CHUNK_BYTES
+from master.fleet import Fleet
+from master.repair_plan import Needs, RepairClass, classify, is_unreadable, plan
+from master.state import queries
+from master.state.records import Chunk
+from master.tables import Tables
+
+SetKey = tuple[int, tuple[int, ...]]  # wanted, sorted servers
+
+
+@dataclass(slots=True)
+class Assessment:
+    """All replica sets, judged at one moment."""
+
+    counts: dict[RepairClass, int] = field(default_factory=dict)
+    actionable: dict[SetKey, RepairClass] = field(default_factory=dict)
+    possible: int = 0  # chunks of those sets
+    unreadable: int = 0
+    replicas: dict[int, int] = field(default_factory=dict)  # by server
+
+
+def judge(
+    assessment: Assessment, wanted: int, servers: tuple[int, ...], chunks: int, fleet: Fleet
+) -> None:
+    """Add one set, that so many chunks have. `fleet` is without copies under way."""
+    for server in servers:
+        assessment.replicas[server] = assessment.replicas.get(server, 0) + chunks
+    needs = Needs(wanted, servers, CHUNK_BYTES)
+    if is_unreadable(needs, fleet):
+        assessment.unreadable += chunks
+    kind = classify(needs, fleet)
+    if kind is None:
+        return
+    assessment.counts[kind] = assessment.counts.get(kind, 0) + chunks
+    if plan(needs, fleet, copies_per_server=1) is not None:
+        assessment.actionable[wanted, servers] = kind
+        assessment.possible += chunks
+
+
+class RepairQueue:
+    """The chunks that were found, by class, and the walk that finds them."""
+
+    def __init__(self, tables: Tables, limit: int) -> None:
+        self._tables, self._limit = tables, limit
+        self._waiting: dict[RepairClass, deque[int]] = {kind: deque() for kind in RepairClass}
+        self._queued: dict[int, None] = {}
+        self._cursor = (0, 0)
+
+    def clear(self) -> None:
+        for waiting in self._waiting.values():
+            waiting.clear()
+        self._queued.clear()
+        self._cursor = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self._queued)
+
+    def add(self, kind: RepairClass, handle: int) -> bool:
+        """Whether the chunk waits now; not when it does already, or when too many do."""
+        waiting = self._waiting[kind]
+        if handle in self._queued or len(waiting) >= self._limit:
+            return False
+        waiting.append(handle)
+        self._queued[handle] = None
+        return True
+
+    def pop(self, kind: RepairClass) -> int | None:
+        """The chunk of that class that waits longest."""
+        waiting = self._waiting[kind]
+        if not waiting:
+            return None
+        handle = waiting.popleft()
+        del self._queued[handle]
+        return handle
+
+    def put_back(self, kind: RepairClass, handle: int) -> None:
+        """It could not be worked on now."""
+        if handle not in self._queued:
+            self._waiting[kind].appendleft(handle)
+            self._queued[handle] = None
+
+    def walk(self, limit: int, visit: Callable[[Chunk], None]) -> bool:
+        """Visit the next `limit` chunks; whether the walk has come to its end and begins anew."""
+        page = queries.chunks_after(self._tables, self._cursor, limit)
+        for _, _, chunk in page:
+            visit(chunk)
+        ended = len(page) < limit
+        self._cursor = (0, 0) if ended else page[-1][:2]
+        return ended
+
+
+def set_key(chunk: Chunk) -> SetKey:
+    return chunk.wanted, tuple(sorted(chunk.servers))
