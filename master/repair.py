@@ -26,6 +26,7 @@ from dfs.layout import BLOCK_BYTES, CHUNK_BYTES
 from dfs.messages.chunks import ReplicaState
 from dfs.runtime import Env
 from master.fleet import Fleet, FleetWatch
+from master.outflows import Outflows
 from master.raft import RaftNode
 from master.repair_pace import Pace
 from master.repair_plan import (
@@ -39,7 +40,7 @@ from master.repair_plan import (
     may_shift,
     plan,
 )
-from master.repair_queue import Assessment, RepairQueue, judge, set_key
+from master.repair_queue import Assessment, RepairQueue, Resting, judge, set_key
 from master.repair_steps import RepairSteps
 from master.replica_notes import ReplicaNotes
 from master.settling import Settling
@@ -75,25 +76,6 @@ class Job:
 
 
 @dataclass(slots=True)
-class Rest:
-    """A chunk that failed."""
-
-    until: float  # boottime
-    times: int
-    avoid: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class Outflow:
-    """What a server is rid of; its figures show it once the deletion is carried out."""
-
-    server: int
-    handle: int
-    size_bytes: int
-    until: float | None = None  # boottime; None: the deletion is still to come
-
-
-@dataclass(slots=True)
 class Leave:
     """A chunk that is to leave servers although nothing is said of these as a whole."""
 
@@ -122,10 +104,10 @@ class Repair:
         self.assessment = Assessment()
         self.running: dict[int, Job] = {}
         self._queue = RepairQueue(tables, limits.repair_queue)
-        self._resting: dict[int, Rest] = {}
+        self._resting = Resting(limits)
         self._leaving: dict[int, Leave] = {}
         self._sizes = (0, 0)  # chunks seen, their bytes
-        self._outflows: list[Outflow] = []
+        self._outflows = Outflows(tables, limits)
         self._assessed_at = 0.0
         self._walk_at = 0.0  # when to begin another walk, or go on with one
         self._found, self._fruitless = False, 0  # work was begun; walks without any, in turn
@@ -215,7 +197,7 @@ class Repair:
         """Judge, look for chunks, begin work; how long to pause."""
         now, interval_s = self._now(), self._limits.repair_interval_s
         if now - self._assessed_at >= interval_s:
-            self._age_outflows()
+            self._outflows.age(now)
             await self._assess()
             self._assessed_at = now
         walking = bool(self.assessment.actionable) and now >= self._walk_at
@@ -255,8 +237,7 @@ class Repair:
             self._queue.add(kind, chunk.handle)
 
     def _is_free(self, handle: int) -> bool:
-        rest = self._resting.get(handle)
-        return handle not in self.running and (rest is None or rest.until <= self._now())
+        return handle not in self.running and not self._resting.rests(handle, self._now())
 
     def _enqueue(self, handle: int, kind: RepairClass | None = None) -> None:
         """Queue a single chunk if something is to be done for it."""
@@ -291,7 +272,7 @@ class Repair:
                 missing.append(server)
             elif note.version != chunk.version or note.state == ReplicaState.LOST:
                 behind.append(server)
-        rest, leave = self._resting.get(chunk.handle), self._leaving.get(chunk.handle)
+        leave = self._leaving.get(chunk.handle)
         return Needs(
             chunk.wanted,
             chunk.servers,
@@ -299,7 +280,7 @@ class Repair:
             missing=missing if not chunk.fresh else (),
             behind=behind,
             leaving=leave.servers if leave is not None and leave.until > self._now() else (),
-            avoid=rest.avoid if rest is not None else (),
+            avoid=self._resting.avoided(chunk.handle),
         )
 
     def _dropped(self, handle: int, fleet: Fleet) -> dict[int, float]:
@@ -353,17 +334,17 @@ class Repair:
             return True
         chunk, size = found
         if not self._settling.is_settled(handle, chunk.version):
-            self._pause(handle, self._limits.repair_interval_s / 4)
+            self._resting.pause(handle, self._now() + self._limits.repair_interval_s / 4)
             return True
         fleet = self.views(self.copies())
         step = self._plan(kind, self._needs(chunk, size), handle, fleet)
         if step is Pause.BUSY:
             return False
         if step is Pause.LATER:
-            self._pause(handle, self._limits.repair_interval_s)
+            self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
             return True
         if step is None:
-            self._rest(handle)
+            self._resting.failed(handle, self._now())
             return True
         if isinstance(step, Copy) and not self._has_slot(self._limits.repair_copies_at_once):
             return False
@@ -381,9 +362,9 @@ class Repair:
         handle = chunk.handle
         try:
             if await self._carry_out(job, chunk):
-                self._resting.pop(handle, None)
+                self._resting.forget(handle)
             else:
-                self._pause(handle, self._limits.repair_interval_s)
+                self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
         except Failure as error:
             self._failed(handle, job, error)
         finally:
@@ -398,16 +379,17 @@ class Repair:
         text = "%s: repair of chunk %x (%s) failed: %s"
         log.log(level, text, self._env.name, handle, job.kind.label, error.message)
         if overtaken:
-            self._pause(handle, self._limits.repair_interval_s)
+            self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
         else:
-            self._rest(handle, job.step.target if isinstance(job.step, Copy) else None)
+            avoid = job.step.target if isinstance(job.step, Copy) else None
+            self._resting.failed(handle, self._now(), avoid)
 
     async def _carry_out(self, job: Job, chunk: Chunk) -> bool:
         step = job.step
         if isinstance(step, Remove):
             done = await self._steps.remove(chunk, step)
             if done:
-                self._note_outflow(chunk.handle, step.servers, job.size_bytes)
+                self._outflows.note(chunk.handle, step.servers, job.size_bytes)
                 self._log_done(chunk, job, f"without chunkserver {_list(step.servers)}")
             return done
         rate = self._rate_of_one(job)
@@ -431,20 +413,6 @@ class Repair:
             bound = self._limits.rebalance_bytes_per_s
             allowed = min(allowed, bound) if allowed else bound
         return max(BLOCK_BYTES, allowed // slots) if allowed else 0
-
-    def _pause(self, handle: int, seconds: float) -> None:
-        """Look at the chunk again later; nothing went wrong."""
-        self._resting.setdefault(handle, Rest(0.0, 0)).until = self._now() + seconds
-
-    def _rest(self, handle: int, avoid: int | None = None) -> None:
-        """Leave the chunk alone for a time that doubles; `avoid`: who failed to take it."""
-        limits, now = self._limits, self._now()
-        if len(self._resting) >= 4 * limits.repair_queue:
-            self._resting = {h: r for h, r in self._resting.items() if r.until > now}
-        old = self._resting.get(handle, Rest(0.0, 0))
-        pause_s = min(limits.repair_retry_max_s, limits.repair_retry_s * 2.0 ** min(old.times, 20))
-        avoided = (*old.avoid[-2:], avoid) if avoid is not None else old.avoid
-        self._resting[handle] = Rest(now + pause_s, old.times + 1, avoided)
 
     # -- evening out
 
@@ -483,29 +451,14 @@ class Repair:
         self._begin(nursery, Job(RepairClass.REBALANCING, step, size), chunk)
         return True
 
-    def _note_outflow(self, handle: int, servers: tuple[int, ...], size_bytes: int) -> None:
-        if len(self._outflows) + len(servers) <= 4 * self._limits.repair_queue:
-            self._outflows += [Outflow(server, handle, size_bytes) for server in servers]
-
     def _moved_bytes(self) -> dict[int, int]:
         """How much more each server will have than it says: copies under way, deletions to come."""
-        moved: dict[int, int] = {}
-        for outflow in self._outflows:
-            moved[outflow.server] = moved.get(outflow.server, 0) - outflow.size_bytes
+        moved = self._outflows.by_server()
         for job in self.running.values():
             if isinstance(job.step, Copy):
                 target = job.step.target
                 moved[target] = moved.get(target, 0) + job.size_bytes
         return moved
-
-    def _age_outflows(self) -> None:
-        """What has been deleted shows in the next heartbeat but one at the latest."""
-        now, tables = self._now(), self._tables
-        for outflow in self._outflows:
-            if outflow.until is None:
-                noted = queries.deletion_noted(tables, outflow.server, outflow.handle)
-                outflow.until = now + self._limits.heartbeat_s if noted is None else None
-        self._outflows = [o for o in self._outflows if o.until is None or o.until > now]
 
     def _now(self) -> float:
         return self._env.clock.boottime()

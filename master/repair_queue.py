@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dfs.config import MasterLimits
 from dfs.layout import CHUNK_BYTES
 from master.fleet import Fleet
 from master.repair_plan import Needs, RepairClass, classify, is_unreadable, plan
@@ -105,3 +106,49 @@ class RepairQueue:
 
 def set_key(chunk: Chunk) -> SetKey:
     return chunk.wanted, tuple(sorted(chunk.servers))
+
+
+@dataclass(slots=True)
+class Rest:
+    until: float  # boottime
+    failures: int = 0
+    avoid: tuple[int, ...] = ()  # who failed to take it
+
+
+class Resting:
+    """Chunks that are left alone for a while."""
+
+    def __init__(self, limits: MasterLimits) -> None:
+        self._limits = limits
+        self._rests: dict[int, Rest] = {}
+
+    def clear(self) -> None:
+        self._rests.clear()
+
+    def rests(self, handle: int, now: float) -> bool:
+        rest = self._rests.get(handle)
+        return rest is not None and rest.until > now
+
+    def avoided(self, handle: int) -> tuple[int, ...]:
+        rest = self._rests.get(handle)
+        return () if rest is None else rest.avoid
+
+    def pause(self, handle: int, until: float) -> None:
+        """Look at the chunk again then; nothing went wrong."""
+        self._rests.setdefault(handle, Rest(until)).until = until
+
+    def failed(self, handle: int, now: float, avoid: int | None = None) -> None:
+        """Leave it alone for a time that doubles; `avoid`: who failed to take it."""
+        limits = self._limits
+        if len(self._rests) >= 4 * limits.repair_queue:
+            self._rests = {h: r for h, r in self._rests.items() if r.until > now}
+        rest = self._rests.setdefault(handle, Rest(now))
+        doubled = limits.repair_retry_s * 2.0 ** min(rest.failures, 20)
+        rest.until = now + min(limits.repair_retry_max_s, doubled)
+        rest.failures += 1
+        if avoid is not None:
+            rest.avoid = (*rest.avoid[-2:], avoid)
+
+    def forget(self, handle: int) -> None:
+        """All is well with it."""
+        self._rests.pop(handle, None)
