@@ -111,12 +111,24 @@ class Chunkservers:
 
         A chunk given out before they have registered would have fewer replicas for good.
         """
-        if self._env.clock.boottime() - self._leads_since_s >= self._limits.servers_return_s:
+        if not self._is_new():
             return
         alive, known = len(self.alive()), len(queries.servers(self._tables))
         if alive < min(known, self._limits.chunk_replicas):
             text = f"{alive} of {known} chunkservers have registered with the new leader"
             raise Failure(Code.UNAVAILABLE, text)
+
+    def _is_new(self) -> bool:
+        return self._env.clock.boottime() - self._leads_since_s < self._limits.servers_return_s
+
+    def gathering(self) -> bool:
+        """Whether the leadership is so new that who has not registered need not be dead."""
+        return self._is_new() and len(self.alive()) < len(queries.servers(self._tables))
+
+    @property
+    def copies(self) -> int:
+        """How many replicas a new chunk gets."""
+        return self._limits.chunk_replicas
 
     def space(self) -> tuple[int, int]:
         """(total, free) bytes of user data that fit, replication divided out."""

@@ -51,6 +51,12 @@ def complain(text: str) -> None:
     sys.stderr.flush()
 
 
+def remark(text: str) -> None:
+    """One line on standard error that is no error: a step of the work, a word of warning."""
+    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.flush()
+
+
 def printable(text: str) -> str:
     """The text with everything escaped that a terminal would not simply show."""
     if text.isprintable():
@@ -107,3 +113,19 @@ def _aligned(row: Sequence[str], widths: list[int], right: frozenset[int]) -> li
         cell.rjust(width) if i in right else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
+
+
+def duration(seconds: float) -> str:
+    """A time for people, in its two largest units: 42 s, 4 min 18 s, 2 h 5 min, 3 d 4 h."""
+    whole = max(0, round(seconds))
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, whole = divmod(whole, size)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part) or "0 s"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 chunk`, `12 chunks`: for nouns that take an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

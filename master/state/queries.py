@@ -157,18 +157,35 @@ def replica_version(tables: Tables, handle: int, server: int) -> int | None:
     return found[2].version
 
 
-def under_replicated(tables: Tables, alive: Collection[int], copies: int | None = None) -> int:
-    """How many chunks have fewer replicas on those servers than they should.
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """How many chunks have fewer living replicas than they should."""
+
+    lacking: int  # those below included
+    endangered: int  # one, though more are wanted
+    unreadable: int  # none
+
+
+def redundancy(tables: Tables, alive: Collection[int], copies: int | None = None) -> Redundancy:
+    """What the chunks lack when only these servers live.
 
     They should have `copies`, or by default as many as was wanted at allocation. Costs as much as
     there are different replica sets, not chunks.
     """
-    lacking, living = 0, frozenset(alive)
+    lacking, endangered, unreadable, living = 0, 0, 0, frozenset(alive)
     for set_key, value in tables.scan(names.REPLICA_SETS):
         wanted, servers = records.decode_replica_set_key(set_key)
-        if sum(server in living for server in servers) < (copies or wanted):
-            lacking += records.decode_number(value)
-    return lacking
+        count, left = records.decode_number(value), sum(server in living for server in servers)
+        if left < (copies or wanted):
+            lacking += count
+            endangered += count * (left == 1)
+            unreadable += count * (left == 0)
+    return Redundancy(lacking, endangered, unreadable)
+
+
+def under_replicated(tables: Tables, alive: Collection[int], copies: int | None = None) -> int:
+    """How many chunks lack replicas; see `redundancy`."""
+    return redundancy(tables, alive, copies).lacking
 
 
 # -- bookkeeping
