@@ -137,10 +137,9 @@ def _goes_on(what: Drained) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Failure):
-        again, back = what.command("drain --wait"), what.command("back")
-        output.remark(
-            f"{what.name}: the drain goes on; `{again}` waits again, `{back}` takes it back"
-        )
+        again, back = what.command("drain"), what.command("back")
+        goes_on = f"the drain goes on; `{again} --wait` waits again, `{back}` takes it back"
+        output.remark(f"{what.name}: {goes_on}")
         raise
 
 

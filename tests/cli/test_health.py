@@ -269,6 +269,6 @@ def test_the_worst_finding_is_the_state_and_comes_first() -> None:
 
 
 def test_each_trouble_of_each_server_is_told() -> None:
-    failed = but(DISK, healthy=False)
-    all_bad = tuple(but(server, disks=(failed, DISK)) for server in SERVERS)
-    assert len(judge(answers(status(servers=all_bad))).problems) == 3
+    bad = (but(DISK, healthy=False), but(DISK, path="/other", free_bytes=1))
+    all_bad = tuple(but(server, disks=bad) for server in SERVERS)
+    assert len(judge(answers(status(servers=all_bad))).problems) == 6

@@ -15,7 +15,8 @@ def test_a_healthy_cluster_is_safe(dfs: Dfs) -> None:
     status = dfs.json("status")
     assert (status["state"], status["problems"]) == ("safe", [])
     assert len(status["leader"]["servers"]) == 3
-    assert dfs.ok("status")[0] == "cluster local: safe"
+    assert dfs.ok("status")[0] == "cluster local: SAFE, every chunk has all its copies"
+    assert dfs("status", "--check") == 0
 
 
 def test_the_digest_of_the_state_is_shown_when_asked(dfs: Dfs) -> None:
@@ -31,7 +32,9 @@ def test_a_cluster_that_is_not_there_is_unavailable_in_one_line(
         f'cluster = "x"\nkey_file = "{cluster}/cluster.key"\nmasters = ["127.0.0.1:1"]\n'
     )
     assert dfs("status", "--config", config) == 3
-    assert dfs.out.decode().splitlines()[0] == "cluster x: unavailable"
+    assert (
+        dfs.out.decode().splitlines()[0] == "cluster x: UNAVAILABLE, nothing can be read or changed"
+    )
     assert dfs("ls", "--config", config, "--timeout", "0.5") == 3
     assert len(dfs.err.splitlines()) == 1
 
