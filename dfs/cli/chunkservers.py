@@ -13,7 +13,14 @@ from typing import Any
 
 from dfs.cli import output
 from dfs.errors import Code, Failure
-from dfs.messages.cluster import DiskReport, RepairStatus, ServerMode, ServerRepair, ServerStatus
+from dfs.messages.cluster import (
+    ClusterStatus,
+    DiskReport,
+    RepairStatus,
+    ServerMode,
+    ServerRepair,
+    ServerStatus,
+)
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,15 @@ class Disk:
 
 @dataclass(frozen=True)
 class Chunkserver:
-    """One chunkserver of the registry. `repair` is None when there is nothing to be said."""
+    """One chunkserver of the registry. `repair` is None when there is nothing to be said.
+
+    `awaited`: it has not registered with a new leader, and may be well all the same.
+    """
 
     status: ServerStatus
     repair: ServerRepair | None
     disks: tuple[Disk, ...]
+    awaited: bool = False
 
     @property
     def id(self) -> int:
@@ -100,6 +111,8 @@ class Chunkserver:
     @property
     def state(self) -> str:
         """In a few words: in service, draining, drained, maintenance (25 min left), DEAD (42 s)."""
+        if self.awaited:
+            return "awaited"
         if not self.alive and self.mode != ServerMode.MAINTENANCE:
             return f"DEAD{_time_in_brackets(self.repair.dead_for_s if self.repair else 0)}"
         if self.mode == ServerMode.DRAINING:
@@ -115,12 +128,17 @@ def _time_in_brackets(seconds: float, after: str = "") -> str:
     return f" ({output.duration(seconds)}{after})" if seconds > 0 else ""
 
 
-def joined(servers: Sequence[ServerStatus], repair: RepairStatus | None) -> tuple[Chunkserver, ...]:
-    """The servers of the registry by id."""
+def joined(view: ClusterStatus, repair: RepairStatus | None) -> tuple[Chunkserver, ...]:
+    """The servers of the registry by id, as a leader tells of them."""
     said = {(s.server, s.disk): s for s in (repair.servers if repair is not None else ())}
     return tuple(
-        Chunkserver(status, said.get((status.id, "")), _disks(status, said))
-        for status in sorted(servers, key=lambda s: s.id)
+        Chunkserver(
+            status,
+            said.get((status.id, "")),
+            _disks(status, said),
+            awaited=view.gathering and not status.alive,
+        )
+        for status in sorted(view.servers, key=lambda s: s.id)
     )
 
 
@@ -200,6 +218,7 @@ def as_dict(server: Chunkserver) -> dict[str, Any]:
         "address": server.status.address,
         "zone": server.status.zone,
         "alive": server.alive,
+        "awaited": server.awaited,
         "mode": mode_name(server.mode),
         "chunks": server.replicas,
         "total_bytes": server.total_bytes,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from dfs.cli import chunkservers
 from dfs.cli.chunkservers import Chunkserver, Disk
-from dfs.cli.masters import Answer, is_member, leader_among
+from dfs.cli.masters import Answer, best_view, is_member, leader_among
 from dfs.cli.output import counted, duration
 from dfs.messages.cluster import ClusterStatus, RepairStatus, ServerMode
 
@@ -80,15 +80,15 @@ class Health:
 
 def judge(answers: Sequence[Answer]) -> Health:
     """The health of the cluster whose masters gave these answers."""
-    leader = leader_among(answers)
+    leader, view = leader_among(answers), best_view(answers)
+    found = [finding for answer in answers for finding in _master(answer, view)]
     if leader is None or leader.status is None:
-        found = [*_without_leader(answers), *_masters(answers, None)]
+        found.append(_without_leader(answers, view))
     else:
         status, repair = leader.status, leader.repair
-        servers = chunkservers.joined(status.servers, repair)
-        found = [*_masters(answers, status), *_repair(leader), *_chunks(status, repair)]
-        for server in servers:
-            found += _server(server, gathering=status.gathering)
+        found += [*_missed(answers, status), *_repair(leader), *_chunks(status, repair)]
+        for server in chunkservers.joined(status, repair):
+            found += _server(server)
     found.sort(key=lambda finding: -finding.state)
     return Health(found[0].state if found else State.SAFE, tuple(found))
 
@@ -96,20 +96,17 @@ def judge(answers: Sequence[Answer]) -> Health:
 # -- masters
 
 
-def _without_leader(answers: Sequence[Answer]) -> Iterator[Finding]:
-    told = [answer.status for answer in answers if answer.status is not None]
-    members = max((len(status.masters) for status in told), default=len(answers))
+def _without_leader(answers: Sequence[Answer], view: ClusterStatus | None) -> Finding:
+    told = sum(a.status is not None and is_member(a.status, view) for a in answers)
+    members = len(view.masters) if view is not None else len(answers)
     text = "no master leads"
-    if len(told) <= members // 2:
-        text += f": {len(told)} of {members} masters answer, {members // 2 + 1} are needed"
-    yield Finding(State.UNAVAILABLE, "NO_LEADER", text)
+    if told <= members // 2:
+        text += f": {told} of {members} masters answer, {members // 2 + 1} are needed"
+    return Finding(State.UNAVAILABLE, "NO_LEADER", text)
 
 
-def _masters(answers: Sequence[Answer], leader: ClusterStatus | None) -> Iterator[Finding]:
-    for answer in answers:
-        yield from _master(answer, leader)
-    if leader is None:
-        return
+def _missed(answers: Sequence[Answer], leader: ClusterStatus) -> Iterator[Finding]:
+    """Masters that the leader misses; not those again that did not answer us either."""
     told = [answer.address for answer in answers if answer.status is None]
     missed = [m for m in leader.masters if not m.reachable and m.id != leader.master]
     for master in missed:
@@ -122,13 +119,13 @@ def _masters(answers: Sequence[Answer], leader: ClusterStatus | None) -> Iterato
         yield Finding(State.DEGRADED, "BARE_MAJORITY", text)
 
 
-def _master(answer: Answer, leader: ClusterStatus | None) -> Iterator[Finding]:
+def _master(answer: Answer, view: ClusterStatus | None) -> Iterator[Finding]:
     if answer.status is not None:
-        if not is_member(answer.status, leader):
+        if not is_member(answer.status, view):
             text = f"master {answer.status.master} at {answer.address} runs but is no member: "
             text += "stop it and take it out of client.toml, or add it"
             yield Finding(State.SAFE, "NO_MEMBER", text)
-    elif leader is None or any(m.address == answer.address for m in leader.masters):
+    elif view is None or any(m.address == answer.address for m in view.masters):
         text = f"master at {answer.address}: {answer.problem}"
         yield Finding(State.DEGRADED, "MASTER_SILENT", text)
     else:
@@ -178,9 +175,9 @@ def _chunks(status: ClusterStatus, repair: RepairStatus | None) -> Iterator[Find
 # -- chunkservers
 
 
-def _server(server: Chunkserver, *, gathering: bool) -> Iterator[Finding]:
+def _server(server: Chunkserver) -> Iterator[Finding]:
     if not server.alive:
-        if not gathering:
+        if not server.awaited:
             yield _dead(server)
         return
     if server.mode == ServerMode.MAINTENANCE:

@@ -115,10 +115,19 @@ def leader_among(answers: Iterable[Answer]) -> Answer | None:
     return max(leading, key=lambda a: a.status.term if a.status else 0, default=None)
 
 
-def is_member(status: ClusterStatus, leader: ClusterStatus | None) -> bool:
-    """Whether the master that answered belongs to the group, by the leader's word or its own.
+def best_view(answers: Iterable[Answer]) -> ClusterStatus | None:
+    """Whose word holds about the group: the leader's, else that of who has applied the most."""
+    answers = list(answers)
+    leader = leader_among(answers)
+    if leader is not None:
+        return leader.status
+    told = [answer.status for answer in answers if answer.status is not None]
+    return max(told, key=lambda status: status.applied_index, default=None)
+
+
+def is_member(status: ClusterStatus, view: ClusterStatus | None) -> bool:
+    """Whether the master that answered so belongs to the group, as `best_view` has it.
 
     One that was removed, or is yet to be added, may run and answer all the same.
     """
-    members = (leader or status).masters
-    return any(master.id == status.master for master in members)
+    return any(master.id == status.master for master in (view or status).masters)

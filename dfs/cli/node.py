@@ -43,8 +43,8 @@ def command() -> None:
 def list_command(target: Target, as_json: bool) -> int:
     """Show every chunkserver: its state, what it holds, its space.
 
-    States: in service; draining, then drained; maintenance; DEAD. A `?` under chunks: it is dead
-    and the leader does not tell.
+    States: in service; draining, then drained; maintenance; DEAD; awaited, by a leader that is new.
+    A `?` under chunks: it is dead and the leader does not tell.
     """
 
     async def work(session: Session) -> int:
@@ -189,9 +189,12 @@ async def _known(
 
 
 def must_be_removable(_view: Overview, server: Chunkserver) -> None:
-    """Raise Failure(CONFIG) when the leader would refuse to strike the server."""
+    """Raise Failure, mostly CONFIG, when the leader would refuse to strike the server."""
     from dfs.errors import Code, Failure
 
+    if server.awaited:
+        text = f"the leader is new and waits for {server.name} to register; try again in a moment"
+        raise Failure(Code.UNAVAILABLE, text)
     if server.alive:
         text = f"{server.name} is alive: drain and stop it first (silent, it is dead in seconds)"
         raise Failure(Code.CONFIG, text)

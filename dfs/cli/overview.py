@@ -33,7 +33,7 @@ class Overview:
 
     @property
     def servers(self) -> tuple[Chunkserver, ...]:
-        return chunkservers.joined(self.status.servers, self.repair)
+        return chunkservers.joined(self.status, self.repair)
 
 
 async def look(session: Session) -> Overview:

@@ -13,7 +13,7 @@ import click
 from dfs.cli import chunkservers, output
 from dfs.cli.chunkservers import Chunkserver
 from dfs.cli.health import Finding, Health, State
-from dfs.cli.masters import Answer, is_member, leader_among
+from dfs.cli.masters import Answer, best_view, is_member, leader_among
 from dfs.cli.output import counted, duration, human_bytes
 from dfs.messages.cluster import ClusterStatus, RepairStatus
 
@@ -36,9 +36,9 @@ def report(
     made = [_headline(cluster, health.state, colour), *_findings(health.findings)]
     if leader is not None and leader.repair is not None:
         made += ["", *repair_lines(leader.repair)]
-    made += ["", "masters", *_indented(_masters(answers, leader))]
+    made += ["", "masters", *_indented(_masters(answers))]
     if leader is not None and leader.status is not None:
-        servers = chunkservers.joined(leader.status.servers, leader.repair)
+        servers = chunkservers.joined(leader.status, leader.repair)
         made += ["", "chunkservers", *_indented(_servers(servers))]
         made += ["", _totals(leader.status, servers)]
     return made
@@ -96,11 +96,16 @@ def _pace(repair: RepairStatus, left_bytes: int) -> str:
 # -- machines
 
 
-def role(answer: Answer, leader: Answer | None) -> str:
-    """What a master is: leader, follower, candidate; no member; not reachable."""
+def roles(answers: Sequence[Answer]) -> list[str]:
+    """What each master is: leader, follower, candidate; no member; not reachable."""
+    leader, view = leader_among(answers), best_view(answers)
+    return [_role(answer, leader, view) for answer in answers]
+
+
+def _role(answer: Answer, leader: Answer | None, view: ClusterStatus | None) -> str:
     if answer.status is None:
         return "not reachable"
-    if not is_member(answer.status, leader.status if leader else None):
+    if not is_member(answer.status, view):
         return "no member"
     if answer is leader:
         return "leader"
@@ -108,14 +113,14 @@ def role(answer: Answer, leader: Answer | None) -> str:
     return "follower" if "leader" in own else (own or ["follower"])[0]
 
 
-def _masters(answers: Sequence[Answer], leader: Answer | None) -> list[str]:
+def _masters(answers: Sequence[Answer]) -> list[str]:
     rows = [["id", "address", "role", "term", "applied"]]
     digests = any(a.status and a.status.state_digest for a in answers)
-    for answer in answers:
+    for answer, role in zip(answers, roles(answers), strict=True):
         status = answer.status
         counts = [str(status.term), str(status.applied_index)] if status else ["", ""]
         id = str(status.master) if status else "?"
-        rows.append([id, output.printable(answer.address), role(answer, leader), *counts])
+        rows.append([id, output.printable(answer.address), role, *counts])
     if digests:
         seen = ["state"] + [a.status.state_digest if a.status else "" for a in answers]
         rows = [[*row, digest] for row, digest in zip(rows, seen, strict=True)]

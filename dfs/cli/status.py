@@ -66,7 +66,7 @@ def as_dict(cluster: str, answers: Sequence[Answer], health: Health) -> dict[str
     leader = leader_among(answers)
     view = leader.status if leader else None
     repair = leader.repair if leader else None
-    servers = chunkservers.joined(view.servers, repair) if view else ()
+    servers = chunkservers.joined(view, repair) if view else ()
     return {
         "cluster": cluster,
         "state": health.state.word,
@@ -79,11 +79,11 @@ def as_dict(cluster: str, answers: Sequence[Answer], health: Health) -> dict[str
             {
                 "address": answer.address,
                 "leader": answer is leader,
-                "role": screen.role(answer, leader),
+                "role": role,
                 "problem": answer.problem,
                 "status": dataclasses.asdict(answer.status) if answer.status else None,
             }
-            for answer in answers
+            for answer, role in zip(answers, screen.roles(answers), strict=True)
         ],
     }
 

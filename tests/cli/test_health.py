@@ -67,6 +67,15 @@ def test_a_removed_master_that_was_stopped_is_noted_and_does_no_harm() -> None:
     assert found(health) == [(SAFE, "NO_MEMBER")]
 
 
+def test_without_a_leader_who_has_applied_the_most_knows_the_members() -> None:
+    """A removed master may not have heard that it was, and would count itself."""
+    removed = Answer("m3", status(3, leader=0, applied_index=6))
+    left = Answer("m2", status(2, leader=0, applied_index=15, masters=MASTERS[:2]))
+    health = judge([Answer("m1", None, "refused"), left, removed])
+    assert health.findings[0].text == "no master leads: 1 of 2 masters answer, 2 are needed"
+    assert (SAFE, "NO_MEMBER") in found(health)
+
+
 def test_of_two_who_say_they_lead_the_higher_term_does() -> None:
     deposed, new = Answer("m1", status(1, term=3)), Answer("m2", status(2, leader=2, term=4))
     assert leader_among([deposed, new]) is new

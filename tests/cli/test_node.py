@@ -15,16 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from dfs.cli.exits import Exit
+from dfs.cli.exits import Exit, exit_for
+from dfs.cli.node import must_be_removable
+from dfs.cli.overview import Overview
 from dfs.config import ENVIRONMENT_VARIABLE
+from dfs.errors import Failure
 from tests.cli.conftest import Dfs
+from tests.cli.plain import but, servers, status
 
 Lead = Callable[..., Dfs]
 
 
 @contextmanager
 def fake_leader(directory: Path, knows: str, per_look: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "tests.cli.fake_leader", directory, knows, str(per_look)]
+    command = [sys.executable, "-m", "tests.cli.fake_leader", str(directory), knows, str(per_look)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -251,6 +255,16 @@ def test_what_makes_no_sense_is_one_line_and_nothing_is_done(
     (said,) = dfs.err.splitlines()
     assert said.startswith(f"dfs: {line}")
     assert dfs.json("node", "list") == before
+
+
+def test_a_server_that_a_new_leader_awaits_is_not_removed() -> None:
+    awaited = but(
+        status(servers=servers(alive=False, disks=()), gathering=True), under_replicated=8
+    )
+    view = Overview(awaited, None)
+    with pytest.raises(Failure, match="the leader is new and waits for chunkserver 1") as caught:
+        must_be_removable(view, view.servers[0])
+    assert exit_for(caught.value) is Exit.UNREACHABLE
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", Exit.OK), ("n", Exit.INTERRUPTED)])

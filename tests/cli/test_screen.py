@@ -71,6 +71,12 @@ def test_without_a_leader_only_masters_are_shown() -> None:
     assert "chunkservers" not in lines
 
 
+def test_whom_a_new_leader_waits_for_is_not_shown_as_dead() -> None:
+    lines = screen(status(servers=servers(alive=False, disks=()), gathering=True))
+    assert any("awaited" in line for line in lines)
+    assert not any("DEAD" in line for line in lines)
+
+
 # -- masters
 
 
@@ -87,14 +93,20 @@ def test_a_removed_master_is_no_follower() -> None:
     assert roles(answers(status(masters=MASTERS[:2]))) == ["leader", "follower", "no member"]
 
 
+def test_without_a_leader_a_removed_master_is_no_follower_either() -> None:
+    removed = Answer("m3", status(3, leader=0, applied_index=6))
+    left = Answer("m2", status(2, leader=0, applied_index=15, masters=MASTERS[:2]))
+    assert roles([left, removed]) == ["follower", "no member"]
+
+
 def test_without_a_leader_a_master_is_what_it_says_itself() -> None:
     seeking = tuple(but(m, state="candidate" if m.id == 2 else "unknown") for m in MASTERS)
     given = [
         Answer("m2", status(2, leader=0, masters=seeking)),
-        Answer("m3", status(3, leader=0, masters=MASTERS[:2])),
+        Answer("m3", status(3, leader=0, masters=seeking)),
         Answer("m4", None, "refused"),
     ]
-    assert roles(given) == ["candidate", "no member", "not reachable"]
+    assert roles(given) == ["candidate", "unknown", "not reachable"]
 
 
 # -- repair
