@@ -7,7 +7,7 @@ cluster's:
     endangered   some chunk has one complete live replica left though more are wanted, or none.
     degraded     everything can be read and is there more than once (unless once is all that was
                  wanted), but something lacks: copies, a master, a server that holds data, a disk
-                 with data on it, room.
+                 with data on it, blocks that match their checksums, room.
     safe         nothing lacks.
 
 Each thing found is a `Finding` with a code that stays, for programs, and a sentence for people.
@@ -225,10 +225,16 @@ def _disk(server: Chunkserver, disk: Disk) -> Iterator[Finding]:
         then = holds if disk.replicas else "holds nothing any more, replace it"
         yield Finding(state, code, f"{name}: {report.problem or 'failed'}; {then}")
         return
+    if report.damaged_blocks:
+        text = f"{name}: {counted(report.damaged_blocks, 'damaged block')} to be mended"
+        yield Finding(State.DEGRADED, "DAMAGED_BLOCKS", text)
     used, total = report.total_bytes - report.free_bytes, report.total_bytes
     if 100 * used > DISK_FULL_PERCENT * total:
         text = f"{name}: {100 * used // total}% full"
         yield Finding(State.DEGRADED, "DISK_NEARLY_FULL", text)
+    if report.quarantined_files:
+        text = f"{name}: {counted(report.quarantined_files, 'file')} in quarantine"
+        yield Finding(State.SAFE, "QUARANTINE", text)
     if disk.draining:
         yield _draining(name, disk.replicas, "it may be taken out")
 

@@ -65,5 +65,5 @@ async def change(session: Session, message: SetServerMode | RemoveServer) -> Non
     except Failure as failure:
         if failure.code is not Code.BAD_MESSAGE:
             raise
-        text = f"the leader is of an older version and does not know {type(message).__name__}"
+        text = f"the leader cannot do that, it may be of an older version: {failure.message}"
         raise Failure(Code.BAD_MESSAGE, text) from failure

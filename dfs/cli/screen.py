@@ -29,19 +29,28 @@ _COPIED = frozenset({"endangered", "under-replicated", "draining", "misplaced", 
 
 
 def report(
-    cluster: str, answers: Sequence[Answer], health: Health, *, colour: bool = False
+    cluster: str, answers: Sequence[Answer], health: Health, now_ns: int, *, colour: bool = False
 ) -> list[str]:
     """What a person reads."""
-    leader = leader_among(answers)
     made = [_headline(cluster, health.state, colour), *_findings(health.findings)]
-    if leader is not None and leader.repair is not None:
-        made += ["", *repair_lines(leader.repair)]
-    made += ["", "masters", *_indented(_masters(answers))]
-    if leader is not None and leader.status is not None:
-        servers = chunkservers.joined(leader.status, leader.repair)
-        made += ["", "chunkservers", *_indented(_servers(servers))]
-        made += ["", _totals(leader.status, servers)]
-    return made
+    leader = leader_among(answers)
+    if leader is None or leader.status is None:
+        return [*made, "", "masters", *_indented(_masters(answers))]
+    servers = chunkservers.joined(leader.status, leader.repair)
+    return [
+        *made,
+        "",
+        *(repair_lines(leader.repair) if leader.repair is not None else ()),
+        scrub_line(servers, now_ns),
+        "",
+        "masters",
+        *_indented(_masters(answers)),
+        "",
+        "chunkservers",
+        *_indented(_servers(servers)),
+        "",
+        _totals(leader.status, servers),
+    ]
 
 
 def _headline(cluster: str, state: State, colour: bool) -> str:
@@ -91,6 +100,24 @@ def _pace(repair: RepairStatus, left_bytes: int) -> str:
     rate = f"{human_bytes(int(repair.bytes_per_s))}/s{cap}"
     eta = "time left unknown" if repair.eta_s < 0 else f"about {duration(repair.eta_s)} left"
     return f"{human_bytes(left_bytes)} to copy at {rate}, {eta}"
+
+
+def scrub_line(servers: Sequence[Chunkserver], now_ns: int) -> str:
+    """How long ago everything had been read and verified, and what is being read now."""
+    disks = [disk.report for s in servers for disk in s.disks if disk.report and disk.healthy]
+    said = []
+    never = sum(not disk.scrubbed_ns for disk in disks)
+    if disks and never == len(disks):
+        said.append("no disk has been read in full yet")
+    elif disks:
+        ago_s = (now_ns - min(d.scrubbed_ns for d in disks if d.scrubbed_ns)) / 1e9
+        rest = f" except {never} of {len(disks)}, never yet" if never else ""
+        said.append(f"every disk read in full in the last {duration(ago_s)}{rest}")
+    running = [disk.scrub_fraction for disk in disks if disk.scrub_fraction > 0]
+    if running:
+        percent = int(100 * sum(running) / len(running))
+        said.append(f"{len(running)} of {counted(len(disks), 'disk')} being read, {percent}% done")
+    return f"scrub: {'; '.join(said) or 'no disk is known'}"
 
 
 # -- machines

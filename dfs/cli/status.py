@@ -41,8 +41,10 @@ def command(target: Target, check: bool, digest: bool, as_json: bool) -> int:
     settings = target.settings()
     timeout_s = target.timeout_s if digest else min(ASK_TIMEOUT_S, target.timeout_s)
 
+    env = RealEnv("cli")
+
     async def ask() -> list[Answer]:
-        return await ask_all(RealEnv("cli"), settings, timeout_s, digest=digest, repair=True)
+        return await ask_all(env, settings, timeout_s, digest=digest, repair=True)
 
     answers = trio.run(ask)
     health = judge(answers)
@@ -50,7 +52,8 @@ def command(target: Target, check: bool, digest: bool, as_json: bool) -> int:
         output.emit_json(as_dict(settings.cluster, answers, health))
     else:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        output.lines(screen.report(settings.cluster, answers, health, colour=colour))
+        now_ns = env.clock.wall_ns()
+        output.lines(screen.report(settings.cluster, answers, health, now_ns, colour=colour))
     return exit_code(health, check=check)
 
 

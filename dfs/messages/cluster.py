@@ -24,6 +24,10 @@ class DiskReport:
     replicas: int
     healthy: bool
     problem: str = ""
+    damaged_blocks: int = 0  # found by scrub or by readers and not yet mended
+    quarantined_files: int = 0
+    scrubbed_ns: int = 0  # when the last complete pass ended, 0 for never
+    scrub_fraction: float = 0.0  # of the present pass, 0 when none runs
 
 
 @message(141)

@@ -157,35 +157,18 @@ def replica_version(tables: Tables, handle: int, server: int) -> int | None:
     return found[2].version
 
 
-@dataclass(frozen=True, slots=True)
-class Redundancy:
-    """How many chunks have fewer living replicas than they should."""
-
-    lacking: int  # those below included
-    endangered: int  # one, though more are wanted
-    unreadable: int  # none
-
-
-def redundancy(tables: Tables, alive: Collection[int], copies: int | None = None) -> Redundancy:
-    """What the chunks lack when only these servers live.
+def under_replicated(tables: Tables, alive: Collection[int], copies: int | None = None) -> int:
+    """How many chunks have fewer replicas on those servers than they should.
 
     They should have `copies`, or by default as many as was wanted at allocation. Costs as much as
     there are different replica sets, not chunks.
     """
-    lacking, endangered, unreadable, living = 0, 0, 0, frozenset(alive)
+    lacking, living = 0, frozenset(alive)
     for set_key, value in tables.scan(names.REPLICA_SETS):
         wanted, servers = records.decode_replica_set_key(set_key)
-        count, left = records.decode_number(value), sum(server in living for server in servers)
-        if left < (copies or wanted):
-            lacking += count
-            endangered += count * (left == 1)
-            unreadable += count * (left == 0)
-    return Redundancy(lacking, endangered, unreadable)
-
-
-def under_replicated(tables: Tables, alive: Collection[int], copies: int | None = None) -> int:
-    """How many chunks lack replicas; see `redundancy`."""
-    return redundancy(tables, alive, copies).lacking
+        if sum(server in living for server in servers) < (copies or wanted):
+            lacking += records.decode_number(value)
+    return lacking
 
 
 # -- bookkeeping
@@ -207,6 +190,28 @@ def counts(tables: Tables) -> Counts:
         return Counts(0, 0, 0)
     counters = Counters.decode(stored)
     return Counts(counters.inodes, counters.chunks, counters.sessions)
+
+
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """How many chunks have fewer living replicas than they should."""
+
+    lacking: int  # those below included
+    endangered: int  # one, though more are wanted
+    unreadable: int  # none
+
+
+def redundancy(tables: Tables, alive: Collection[int]) -> Redundancy:
+    """What the chunks lack when only these servers live; costs as `under_replicated` does."""
+    lacking, endangered, unreadable, living = 0, 0, 0, frozenset(alive)
+    for set_key, value in tables.scan(names.REPLICA_SETS):
+        wanted, servers = records.decode_replica_set_key(set_key)
+        count, left = records.decode_number(value), sum(server in living for server in servers)
+        if left < wanted:
+            lacking += count
+            endangered += count * (left == 1)
+            unreadable += count * (left == 0)
+    return Redundancy(lacking, endangered, unreadable)
 
 
 def sessions(tables: Tables) -> tuple[int, ...]:

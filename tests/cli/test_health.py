@@ -246,6 +246,15 @@ def test_a_disk_that_is_not_there_any_more_degrades_while_data_was_on_it() -> No
     assert judge(answers(status(), said(replicas=0, disk="/gone"))).state is SAFE
 
 
+def test_damaged_blocks_degrade_and_quarantine_is_noted() -> None:
+    health = judge(answers(status(servers=servers(disks=(but(DISK, damaged_blocks=1),)))))
+    assert found(health) == [(DEGRADED, "DAMAGED_BLOCKS")]
+    assert "disk /data: 1 damaged block to be mended" in texts(health)
+    kept = judge(answers(status(servers=servers(disks=(but(DISK, quarantined_files=2),)))))
+    assert found(kept) == [(SAFE, "QUARANTINE")]
+    assert "2 files in quarantine" in texts(kept)
+
+
 def test_a_nearly_full_disk_degrades() -> None:
     for free, state in ((4, DEGRADED), (5, SAFE)):
         full = but(DISK, free_bytes=free)

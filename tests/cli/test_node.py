@@ -291,7 +291,8 @@ def test_an_old_leader_lists_and_tells_what_it_cannot_do(lead: Lead) -> None:
     assert "?" in dfs.ok("node", "list")[3].split()
     assert dfs("node", "drain", 1) == Exit.FAILURE
     assert dfs.err.splitlines()[-1] == (
-        "dfs: the leader is of an older version and does not know SetServerMode"
+        "dfs: the leader cannot do that, it may be of an older version: "
+        "fake does not take SetServerMode"
     )
 
 

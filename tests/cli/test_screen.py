@@ -5,15 +5,17 @@ from __future__ import annotations
 from dfs.cli.health import judge
 from dfs.cli.masters import Answer
 from dfs.cli.screen import FINDINGS_MAX, SERVERS_MAX, repair_lines, report
-from dfs.messages.cluster import ClusterStatus, RepairClass, RepairStatus, ServerMode
+from dfs.messages.cluster import ClusterStatus, DiskReport, RepairClass, RepairStatus, ServerMode
 from tests.cli.plain import DISK, IDLE, MASTERS, SERVERS, answers, but, queue, said, servers, status
 
 GIB = 1 << 30
+HOUR_NS = 3600 * 10**9
+NOW_NS = 1_700_000_000 * 10**9
 
 
 def screen(leader: ClusterStatus, repair: RepairStatus | None = IDLE) -> list[str]:
     given = answers(leader, repair)
-    return report("c", given, judge(given))
+    return report("c", given, judge(given), NOW_NS)
 
 
 def test_a_cluster_that_is_well_is_told_in_few_lines() -> None:
@@ -21,6 +23,7 @@ def test_a_cluster_that_is_well_is_told_in_few_lines() -> None:
         "cluster c: SAFE, every chunk has all its copies",
         "",
         "repair: nothing to do",
+        "scrub: no disk has been read in full yet",
         "",
         "masters",
         "  id  address  role      term  applied",
@@ -54,8 +57,10 @@ def test_problems_come_before_notes() -> None:
 
 def test_the_state_is_coloured_on_a_terminal_only() -> None:
     given = answers(status())
-    assert "\x1b" not in "".join(report("c", given, judge(given)))
-    assert report("c", given, judge(given), colour=True)[0].startswith("cluster c: \x1b[32m")
+    assert "\x1b" not in "".join(report("c", given, judge(given), NOW_NS))
+    assert report("c", given, judge(given), NOW_NS, colour=True)[0].startswith(
+        "cluster c: \x1b[32m"
+    )
 
 
 def test_what_others_named_cannot_drive_the_terminal() -> None:
@@ -66,7 +71,7 @@ def test_what_others_named_cannot_drive_the_terminal() -> None:
 
 def test_without_a_leader_only_masters_are_shown() -> None:
     lost = [Answer("m1", status(leader=0)), Answer("m2", None, "refused")]
-    lines = report("c", lost, judge(lost))
+    lines = report("c", lost, judge(lost), NOW_NS)
     assert lines[0] == "cluster c: UNAVAILABLE, nothing can be read or changed"
     assert "chunkservers" not in lines
 
@@ -81,7 +86,7 @@ def test_whom_a_new_leader_waits_for_is_not_shown_as_dead() -> None:
 
 
 def roles(given: list[Answer]) -> list[str]:
-    lines = report("c", given, judge(given))
+    lines = report("c", given, judge(given), NOW_NS)
     head = lines.index("masters") + 1
     at = lines[head].index("role")
     end = lines[head].index("term")
@@ -137,6 +142,28 @@ def test_the_time_left_is_never_made_up() -> None:
         "repair: 1.0G to copy at 1.0M/s of at most 2.0M/s, time left unknown"
     )
     assert repair_lines(but(IDLE, classes=queue(deletions=3)))[0] == "repair: no data to copy"
+
+
+# -- scrub
+
+
+def scrub(*disks: DiskReport) -> str:
+    (line,) = [li for li in screen(status(servers=servers(disks=disks)[:1])) if "scrub" in li]
+    return line
+
+
+def test_scrub_tells_how_old_the_oldest_pass_is_and_what_is_being_read() -> None:
+    fresh = but(DISK, path="/a", scrubbed_ns=NOW_NS - HOUR_NS)
+    old = but(DISK, path="/b", scrubbed_ns=NOW_NS - 50 * HOUR_NS, scrub_fraction=0.25)
+    assert scrub(fresh) == "scrub: every disk read in full in the last 1 h"
+    assert scrub(fresh, old) == (
+        "scrub: every disk read in full in the last 2 d 2 h; 1 of 2 disks being read, 25% done"
+    )
+    assert scrub(old, DISK) == (
+        "scrub: every disk read in full in the last 2 d 2 h except 1 of 2, never yet; "
+        "1 of 2 disks being read, 25% done"
+    )
+    assert scrub(but(DISK, healthy=False)) == "scrub: no disk is known"
 
 
 # -- large clusters
