@@ -202,7 +202,8 @@ def disk_table(servers: Sequence[Chunkserver]) -> list[str]:
 def _disk_row(server: Chunkserver, disk: Disk) -> list[str]:
     space, problem = ["-", "-", "-"], ""
     if disk.report is not None:
-        total, problem = disk.report.total_bytes, disk.report.problem
+        total, damaged = disk.report.total_bytes, disk.report.damaged_blocks
+        problem = disk.report.problem or (output.counted(damaged, "damaged block") * bool(damaged))
         used = max(0, total - disk.report.free_bytes)
         space = [output.human_bytes(used), output.human_bytes(disk.report.free_bytes)]
         space.append(f"{100 * used // total}%" if total else "-")
@@ -240,6 +241,9 @@ def disk_as_dict(disk: Disk) -> dict[str, Any]:
         "healthy": disk.healthy,
         "problem": report.problem if report else "not reported",
         "chunks": disk.replicas,
+        "damaged_blocks": report.damaged_blocks if report else None,
+        "quarantined_files": report.quarantined_files if report else None,
+        "scrubbed_ns": report.scrubbed_ns if report else None,
         "total_bytes": report.total_bytes if report else None,
         "free_bytes": report.free_bytes if report else None,
     }

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 _UNITS = ("B", "K", "M", "G", "T", "P", "E")
+_TIMES = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -116,14 +117,17 @@ def _aligned(row: Sequence[str], widths: list[int], right: frozenset[int]) -> li
 
 
 def duration(seconds: float) -> str:
-    """A time for people, in its two largest units: 42 s, 4 min 18 s, 2 h 5 min, 3 d 4 h."""
+    """A time for people: 42 s, 4 min 18 s, 16 min, 2 h 5 min, 3 d 4 h.
+
+    Two units while the larger counts less than ten: more would be read past.
+    """
     whole = max(0, round(seconds))
-    parts: list[str] = []
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        count, whole = divmod(whole, size)
-        if count or parts:
-            parts.append(f"{count} {unit}" if count else "")
-    return " ".join(part for part in parts[:2] if part) or "0 s"
+    for size, unit, next_size, next_unit in _TIMES:
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            second = rest // next_size
+            return f"{count} {unit}" + (f" {second} {next_unit}" if second and count < 10 else "")
+    return f"{whole} s"
 
 
 def counted(count: int, noun: str) -> str:

@@ -75,6 +75,8 @@ def test_times_beyond_the_calendar_are_shown_as_seconds() -> None:
         (42, "42 s"),
         (59.6, "1 min"),
         (258, "4 min 18 s"),
+        (599, "9 min 59 s"),
+        (962, "16 min"),
         (3600, "1 h"),
         (7500, "2 h 5 min"),
         (3605, "1 h"),

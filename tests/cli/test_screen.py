@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dfs.cli.chunkservers import disk_table, joined
 from dfs.cli.health import judge
 from dfs.cli.masters import Answer
 from dfs.cli.screen import FINDINGS_MAX, SERVERS_MAX, repair_lines, report
@@ -80,6 +81,19 @@ def test_whom_a_new_leader_waits_for_is_not_shown_as_dead() -> None:
     lines = screen(status(servers=servers(alive=False, disks=()), gathering=True))
     assert any("awaited" in line for line in lines)
     assert not any("DEAD" in line for line in lines)
+
+
+def test_disks_are_listed_with_what_is_wrong_with_them() -> None:
+    bad = (but(DISK, healthy=False, problem="EIO"), but(DISK, path="/b", damaged_blocks=2))
+    view = status(servers=servers(disks=bad))
+    gone = said(ServerMode.DRAINING, 3, "/gone")
+    lines = disk_table(joined(view, gone)[:1])
+    assert lines == [
+        "server  disk   state         chunks  used  free  use  problem",
+        "1       /data  FAILED             8   50B   50B  50%  EIO",
+        "1       /b     in service         8   50B   50B  50%  2 damaged blocks",
+        "1       /gone  not reported       3     -     -    -",
+    ]
 
 
 # -- masters
