@@ -48,6 +48,18 @@ def test_a_wrong_key_is_told(dfs: Dfs, cluster: Path, tmp_path: Path) -> None:
     assert len(dfs.err.splitlines()) == 1
 
 
+def test_servers_and_disks_are_listed_and_what_cannot_be_done_is_told(dfs: Dfs) -> None:
+    servers = dfs.json("node", "list")
+    assert [(s["id"], s["alive"], s["mode"]) for s in servers] == [
+        (id, True, "in-service") for id in (1, 2, 3)
+    ]
+    assert [(d["server"], d["healthy"]) for d in dfs.json("disk", "list", 2)] == [(2, True)]
+    for id, why in ((1, "is alive"), (9, "no chunkserver has the id 9; there are: 1, 2, 3")):
+        assert dfs("node", "remove", id, "--yes") == 2
+        assert why in dfs.err
+        assert len(dfs.err.splitlines()) == 1
+
+
 def test_the_replicas_of_a_file_agree(dfs: Dfs) -> None:
     dfs.write(":/file", b"some data" * 100_000)
     (info,) = dfs.json("info", ":/file")
