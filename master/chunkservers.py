@@ -111,19 +111,16 @@ class Chunkservers:
 
         A chunk given out before they have registered would have fewer replicas for good.
         """
-        if not self._is_new():
+        if not self.may_return():
             return
         alive, known = len(self.alive()), len(queries.servers(self._tables))
         if alive < min(known, self._limits.chunk_replicas):
             text = f"{alive} of {known} chunkservers have registered with the new leader"
             raise Failure(Code.UNAVAILABLE, text)
 
-    def _is_new(self) -> bool:
-        return self._env.clock.boottime() - self._leads_since_s < self._limits.servers_return_s
-
     def gathering(self) -> bool:
-        """Whether the leadership is so new that who has not registered need not be dead."""
-        return self._is_new() and len(self.alive()) < len(queries.servers(self._tables))
+        """Whether known servers are missing that may just be late."""
+        return self.may_return() and len(self.alive()) < len(queries.servers(self._tables))
 
     @property
     def copies(self) -> int:
@@ -146,6 +143,10 @@ class Chunkservers:
             _status(server, address, zone, alive.get(server))
             for server, address, zone in queries.servers(self._tables)
         )
+
+    def may_return(self) -> bool:
+        """Whether this leadership is so young that a server that is missing may just be late."""
+        return self._env.clock.boottime() - self._leads_since_s < self._limits.servers_return_s
 
     async def raise_versions(self, chunks: Iterable[ChunkLocation]) -> None:
         """Tell the servers of these chunks their versions.
