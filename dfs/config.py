@@ -223,6 +223,7 @@ class ClientLimits:
     remembered_files: int = 65_536  # closed files whose data version and unsynced chunks are kept
     close_timeout_s: float = 60.0  # for flushing everything when the client ends
     parallel_files: int = 8  # files that one command of the command line works on at a time
+    watch_interval_s: float = 1.0  # between two looks of a command that waits for the cluster
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "umount": "Unmount it.",
     },
     "For operators": {
-        "status": "The cluster's health: leader, masters, servers, space.",
+        "status": "Is the data safe, why not, and what is being done about it.",
+        "node": "Chunkservers: list, drain, maintenance, back, remove.",
+        "disk": "Their disks: list, drain, back.",
         "info": "Where a file's chunks are, and whether its replicas agree.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",

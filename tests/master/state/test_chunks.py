@@ -145,6 +145,21 @@ def test_under_replicated_chunks_are_counted(machine: Driver) -> None:
     assert queries.under_replicated(tables, (1, 2, 3, 4, 5), copies=3) == 1
 
 
+def test_last_copies_and_chunks_without_a_living_copy_are_told_apart(machine: Driver) -> None:
+    inode = machine.file(b"f")
+    machine.allocate(inode, 0, 5)
+    machine.perform(AllocateChunks(inode, 5, 1, (), ((4, 5),)))
+    machine.perform(AllocateChunks(inode, 6, 2, (), ((4,), (4,)), wanted=1))
+    for alive, lacks in (
+        ((1, 2, 3, 4, 5), queries.Redundancy(0, 0, 0)),
+        ((1, 2, 4), queries.Redundancy(6, 1, 0)),
+        ((1, 4, 5), queries.Redundancy(5, 5, 0)),
+        ((1, 2, 3), queries.Redundancy(3, 0, 3)),
+        ((), queries.Redundancy(8, 0, 8)),
+    ):
+        assert queries.redundancy(machine.tables, alive) == lacks
+
+
 def test_a_chunk_for_which_servers_lacked_counts_as_under_replicated(machine: Driver) -> None:
     inode = machine.file(b"f")
     machine.perform(AllocateChunks(inode, 0, 1, (), ((1, 2),), wanted=3))
