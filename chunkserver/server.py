@@ -45,6 +45,7 @@ class ChunkServer:
             pool = Pool(self._endpoint, nursery)
             service = Service(self._env, self._config, self.store, pool, self._address)
             scrub = Scrub(self._env, self._config, self.store)
+            await scrub.load()
             address = await self._listen(nursery, {**service.handlers(), **scrub.handlers()})
             control = Control(self._env, self._endpoint, self._config, self.store, self._address)
             nursery.start_soon(control.run)
