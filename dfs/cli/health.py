@@ -56,6 +56,8 @@ def _server_problems(server: ServerStatus) -> list[str]:
     for disk in server.disks:
         if not disk.healthy:
             problems.append(f"{name}: disk {disk.path}: {disk.problem or 'failed'}")
-        elif disk.free_bytes < disk.total_bytes * (1 - DISK_FULL_FRACTION):
+        if disk.damaged_blocks:
+            problems.append(f"{name}: disk {disk.path} has {disk.damaged_blocks} damaged blocks")
+        if disk.healthy and disk.free_bytes < disk.total_bytes * (1 - DISK_FULL_FRACTION):
             problems.append(f"{name}: disk {disk.path} is nearly full")
     return problems

@@ -62,3 +62,10 @@ def test_of_two_who_say_they_lead_the_higher_term_does() -> None:
     deposed, new = Answer("m1", status(1, term=3)), Answer("m2", status(2, leader=2, term=4))
     assert leader_among([deposed, new]) is new
     assert leader_among([]) is None
+
+
+def test_damaged_blocks_are_told() -> None:
+    damaged = dataclasses.replace(DISK, damaged_blocks=3)
+    servers = (dataclasses.replace(SERVERS[0], disks=(damaged,)), *SERVERS[1:])
+    health = judge(answers(status(servers=servers)))
+    assert health.problems == ("chunkserver 1 at s1: disk /data has 3 damaged blocks",)
