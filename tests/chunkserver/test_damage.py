@@ -177,7 +177,7 @@ def test_operators_are_answered(site: Site, expected_logs: ExpectedLogs) -> None
                 assert isinstance(status, ScrubStatus)
                 if status.disks[0].last.ended_ns:
                     break
-                await site.env("client").clock.sleep(0.05)
+                await made.leader.until_heard()
             assert status.disks[0].last.replicas == 1
 
     site.run(main)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import trio
 
 from chunkserver import scrub_state
 from chunkserver.format import DATA_OFFSET, SLOT_BYTES, SLOTS, TABLE_OFFSET
-from chunkserver.scrub import Walk, verify
+from chunkserver.scrub import Walk
 from chunkserver.store import Store
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
 from dfs.messages.cluster import ScrubAction, Suspicion
-from dfs.runtime.real import RealEnv
 from dfs.runtime.sim import World
 from tests.chunkserver.stores import get, put, store_on
 from tests.conftest import ExpectedLogs
@@ -309,38 +307,6 @@ def test_a_block_under_concurrent_writes_is_never_called_damaged(seed: int) -> N
         assert s.walk.state.last.found == 0
 
     simulated(main, seed, scrub_interval_s=0.001, scrub_read_bytes=BLOCK_BYTES)
-
-
-def test_really_concurrent_writes_are_no_damage(tmp_path: Path) -> None:
-    async def main() -> None:
-        env = RealEnv("node")
-        store = store_on(env, tmp_path, scrub_bytes_per_s=1 << 30, scrub_first_s=0)
-        await store.start()
-        directory, done = store.directories[0], trio.Event()
-
-        async def write() -> None:
-            for i in range(300):
-                data = bytes([i % 250 + 1]) * (30_000 + 400 * i)
-                await put(store, 1, (i * 7919) % (4 * BLOCK_BYTES), data)
-                await trio.lowlevel.checkpoint()
-            done.set()
-
-        async def scrub() -> None:
-            while not done.is_set():
-                walk = Walk(env, store, directory, store._limits)
-                await walk._survey(1)
-                suspects, _ = await walk._survey(1)
-                assert await verify(store, 1, suspects, header=True) == 0
-
-        await put(store, 1, 0, b"x" * 5 * BLOCK_BYTES)
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(write)
-                nursery.start_soon(scrub)
-        assert store.damage.known() == {}
-        await store.stop()
-
-    trio.run(main)
 
 
 def test_deletions_are_no_damage() -> None:

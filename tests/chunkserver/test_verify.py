@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
+import trio
 
 from chunkserver.format import (
     DATA_OFFSET,
@@ -17,11 +19,14 @@ from chunkserver.format import (
     valid_headers,
 )
 from chunkserver.replica import Replica
+from chunkserver.scrub import Walk, verify
 from chunkserver.verify import Survey, missing_blocks, verify_blocks, verify_header
 from dfs.checksums import piece_checksums
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
+from dfs.runtime.real import RealEnv
 from tests.chunkserver.memory_file import MemoryFile
+from tests.chunkserver.stores import put, store_on
 from tests.conftest import ExpectedLogs
 
 HANDLE = 0x5EED
@@ -231,3 +236,38 @@ def test_damage_is_remembered_by_the_replica_that_is_opened_again(replica: Repli
         4 * BLOCK_BYTES, memoryview(content(4)), piece_checksums(content(4), 4 * BLOCK_BYTES)
     )
     assert again.damaged == 0
+
+
+# -- beside real threads
+
+
+def test_really_concurrent_writes_are_no_damage(tmp_path: Path) -> None:
+    async def main() -> None:
+        env = RealEnv("node")
+        store = store_on(env, tmp_path, scrub_bytes_per_s=1 << 30, scrub_first_s=0)
+        await store.start()
+        directory, done = store.directories[0], trio.Event()
+
+        async def write() -> None:
+            for i in range(300):
+                data = bytes([i % 250 + 1]) * (30_000 + 400 * i)
+                await put(store, 1, (i * 7919) % (4 * BLOCK_BYTES), data)
+                await trio.lowlevel.checkpoint()
+            done.set()
+
+        async def scrub() -> None:
+            while not done.is_set():
+                walk = Walk(env, store, directory, store._limits)
+                await walk._survey(1)
+                suspects, _ = await walk._survey(1)
+                assert await verify(store, 1, suspects, header=True) == 0
+
+        await put(store, 1, 0, b"x" * 5 * BLOCK_BYTES)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(write)
+                nursery.start_soon(scrub)
+        assert store.damage.known() == {}
+        await store.stop()
+
+    trio.run(main)
