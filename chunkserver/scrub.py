@@ -65,8 +65,7 @@ class Walk:
         self._pace = Pace(limits, now, directory.lane.busy_s)
 
     async def run(self) -> None:
-        """For ever: a pass now and then."""
-        await self._load()
+        """For ever: a pass now and then. `load` comes before."""
         await self._verify_known()
         while self._limits.scrub_bytes_per_s:
             await self._until_due()
@@ -217,7 +216,8 @@ class Walk:
 
     # -- what outlives this process
 
-    async def _load(self) -> None:
+    async def load(self) -> None:
+        """Take up what the last run of this server left."""
         disk, path = self._env.disk, self._path()
         try:
             if disk.exists(path):

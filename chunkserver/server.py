@@ -50,6 +50,7 @@ class ChunkServer:
             fencing = Fencing(self.store, self._address)
             service = Service(self._env, self._config, self.store, pool, self._address)
             scrub = Scrub(self._env, self._config, self.store)
+            await scrub.load()
             handlers = {**service.handlers(), **fencing.handlers(), **scrub.handlers()}
             address = await self._listen(nursery, handlers)
             settler = Settler(self._env, self._config, self.store, fencing, pool, self._address)

@@ -50,18 +50,23 @@ class Survey:
         if stop <= offset:
             return
         position, view = DATA_OFFSET + offset, memoryview(bytearray(stop - offset))
-        self._file.forget(position, len(view))
+        _forget(self._file, position, len(view))
         got, bad = sectors.read_around(self._file, view, position)
         for at in range(0, len(view), BLOCK_BYTES):
             piece, block = view[at : at + BLOCK_BYTES], (offset + at) // BLOCK_BYTES
             unread = at // BLOCK_BYTES in bad or (not bad and at + len(piece) > got)
             if unread or checksum(piece) != self._entry(block, len(piece)):
                 self.suspects |= 1 << block
-        self._file.forget(position, len(view))
+        _forget(self._file, position, len(view))
 
     def _entry(self, block: int, length_bytes: int) -> int:
         packed = self._table[block * ENTRY_BYTES : (block + 1) * ENTRY_BYTES]
         return int.from_bytes(packed, "big") or layout.zeros_checksum(length_bytes)
+
+
+def _forget(file: File, position: int, length_bytes: int) -> None:
+    """To the end of the last block: a page of which a part is asked for stays."""
+    file.forget(position, layout.block_count(length_bytes) * BLOCK_BYTES)
 
 
 def _bad_slots(slots: bytes, handle: int) -> list[int]:
@@ -95,7 +100,7 @@ def _verify_block(replica: Replica, block: int) -> bool:
     """Whether the block matches its checksum; the replica remembers it."""
     view = memoryview(bytearray(layout.extent(block, replica.length_bytes)))
     position = DATA_OFFSET + block * BLOCK_BYTES
-    replica._file.forget(position, len(view))
+    _forget(replica._file, position, len(view))
     got, bad = sectors.read_around(replica._file, view, position)
     if bad:
         replica.read_errors += not replica.damaged >> block & 1

@@ -51,6 +51,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "node": "Chunkservers: list, drain, maintenance, back, remove.",
         "disk": "Their disks: list, drain, back.",
         "info": "Where a file's chunks are, and whether its replicas agree.",
+        "scrub": "The background verification of all replicas; the quarantine.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
     },
