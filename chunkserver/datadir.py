@@ -57,6 +57,7 @@ class DataDir:
         self.replicas = 0
         self._boot = env.disk.boot()
         self.read_errors = 0
+        self.scrubbed_ns, self.scrub_fraction = 0, 0.0  # as `scrub` says
         self.unreadable: list[int] = []  # handles of files that `scan` could make nothing of
         self._space = DiskSpace(0, 0)
         self._written_bytes = 0  # since `_space` was measured
@@ -314,6 +315,8 @@ class DataDir:
             not self.problem,
             self.problem,
             quarantined_files=self.quarantine.blocks + self.quarantine.replicas,
+            scrubbed_ns=self.scrubbed_ns,
+            scrub_fraction=self.scrub_fraction,
         )
 
 

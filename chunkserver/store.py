@@ -174,7 +174,13 @@ class Store:
         wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]
         found = (self._index[handle] for handle in wanted)
         return [
-            ReplicaReport(e.handle, e.version, e.length_bytes, e.state, bool(e.damaged))
+            ReplicaReport(
+                e.handle,
+                e.version,
+                e.length_bytes,
+                e.state,
+                damaged=bool(self.damage.blocks(e.handle)),
+            )
             for e in found
         ]
 
@@ -468,7 +474,7 @@ class Store:
     def _note(self, entry: Entry, replica: Replica) -> None:
         entry.version, entry.generation = replica.version, replica.generation
         entry.length_bytes, entry.state = replica.length_bytes, replica.state
-        if replica.damaged != entry.damaged or replica.read_errors:
+        if replica.damaged != self.damage.blocks(entry.handle) or replica.read_errors:
             self._note_damage(entry, replica)
         if replica.broken:
             entry.settled = False
@@ -493,9 +499,9 @@ class Store:
 
     def _note_unreadable(self, entry: Entry) -> None:
         """The disk cannot even read what the replica's blocks are to be like."""
-        if not entry.damaged:
-            entry.damaged = block_bits(0, max(1, block_count(entry.length_bytes)))
-            self.damage.saw(entry.handle, entry.version, entry.damaged)
+        if not self.damage.blocks(entry.handle):
+            blocks = block_bits(0, max(1, block_count(entry.length_bytes)))
+            self.damage.saw(entry.handle, entry.version, blocks)
             entry.directory.count_read_errors(1)
 
     def _close(self, entry: Entry) -> None:

@@ -117,6 +117,7 @@ def test_rot_under_the_page_cache_is_found_and_reported(
         assert s.store.disk_reports()[0].damaged_blocks == 1
         assert s.store.reports()[2].damaged
         assert s.walk.status().last.found == 1
+        assert s.store.disk_reports()[0].scrubbed_ns == s.walk.status().last.ended_ns
         with pytest.raises(Failure) as caught:
             await get(s.store, 2, block * BLOCK_BYTES, 10)
         assert caught.value.code is Code.CORRUPT
@@ -273,6 +274,10 @@ def test_a_header_that_the_disk_cannot_read_is_one_read_error(expected_logs: Exp
         assert s.store.directories[0].read_errors == 1
         assert s.store.has(1)
         assert s.due() == [Suspicion(1, 1, damaged=True)]
+        assert [report.damaged for report in s.store.reports()] == [False, True]
+        s.media.repair()  # it can, after all
+        assert await get(s.store, 1, 0, 10) == b"\2" * 10
+        assert s.due() == []
 
     simulated(main)
 
@@ -409,6 +414,7 @@ def test_a_pass_goes_on_after_a_crash_where_it_was_saved() -> None:
         assert began is not None
         await s.restart(power_loss=True)
         assert 3 <= s.walk.state.position <= 6
+        assert s.walk.status().fraction == pytest.approx((s.walk.state.position + 1) / 10)
         await s.pass_through()
         last = s.walk.state.last
         assert last is not None
@@ -510,9 +516,8 @@ def test_a_failed_disk_is_not_scrubbed_and_the_others_are(expected_logs: Expecte
     async def main(s: Scrubbed) -> None:
         await s.fill(1)
         s.media.fail("/a/replicas", errno.EIO, "sync")
-        await put(s.store, 0, 0, b"data")
         with pytest.raises(Failure):
-            await s.store.sync(0)
+            await put(s.store, 0, 0, b"data")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.walk.run)
             await s.env.clock.sleep(2000)
