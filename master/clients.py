@@ -51,6 +51,7 @@ from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.commands import ApplyOperations, BeginSession, EndSession
 from master.janitor import Janitor
+from master.meter import MasterMeter
 from master.raft import RaftNode
 from master.sessions import LiveSessions
 from master.state import queries
@@ -74,10 +75,11 @@ class Clients:
         janitor: Janitor,
         cluster: str,
         limits: MasterLimits,
+        meter: MasterMeter,
     ) -> None:
         self._env, self._raft, self._tables = env, raft, tables
         self._sessions, self._chunkservers, self._janitor = sessions, chunkservers, janitor
-        self._cluster, self._limits = cluster, limits
+        self._cluster, self._limits, self._meter = cluster, limits, meter
 
     def handlers(self) -> Handlers:
         return {
@@ -228,6 +230,7 @@ class Clients:
         answers: dict[int, Answer] = {}
         raised: list[ChunkLocation] = []
         for numbered, answer in zip(operations, submitted.answers, strict=True):
+            self._meter.answered(numbered.operation, answer)
             raised += self._follow_up(message.session, numbered, answer)
             answers[numbered.sequence] = answer
         if raised:
