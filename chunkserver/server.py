@@ -12,10 +12,13 @@ from functools import partial
 import trio
 
 from chunkserver.control import Control
+from chunkserver.metrics import ChunkserverMetrics, reasons
 from chunkserver.service import Service
 from chunkserver.store import Store
 from dfs.config import Chunkserver, load_key
 from dfs.errors import Code, Failure
+from dfs.metrics.monitor import Monitor
+from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Identity, Pool, serve
 from dfs.runtime import Env
 
@@ -45,6 +48,7 @@ class ChunkServer:
             service = Service(self._env, self._config, self.store, pool, self._address)
             address = await self._listen(nursery, service)
             control = Control(self._env, self._endpoint, self._config, self.store, self._address)
+            await nursery.start(self._monitor(control).run)
             nursery.start_soon(control.run)
             nursery.start_soon(self.store.settle)
             log.info("%s: serving on %s", self._env.name, address)
@@ -52,6 +56,16 @@ class ChunkServer:
             await stop.wait()
             nursery.cancel_scope.cancel()
         await self.store.stop()
+
+    def _monitor(self, control: Control) -> Monitor:
+        metrics = ChunkserverMetrics(self._env, self._endpoint.meter, self.store, control)
+        return Monitor(
+            self._env,
+            self._config.metrics_listen,
+            self._config.metrics,
+            (Rpc(self._endpoint.meter), metrics),
+            partial(reasons, self.store, control),
+        )
 
     async def _listen(self, nursery: trio.Nursery, service: Service) -> str:
         listening = partial(serve, self._endpoint, self._config.listen, service.handlers())

@@ -142,7 +142,8 @@ class Clients:
         await self._raft.propose(EndSession(message.session))
         self._sessions.end(message.session)
         self._janitor.wake()
-        log.info("%s: session %#x closed", self._env.name, message.session)
+        extra = {"session": f"{message.session:x}"}
+        log.info("%s: session %#x closed", self._env.name, message.session, extra=extra)
         return Done()
 
     def _register_opens(self, message: RegisterOpens) -> Done:

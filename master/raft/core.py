@@ -287,13 +287,14 @@ class Core(SyncObj):  # type: ignore[misc]  # pysyncobj has no annotations
         return self.prevote.forced() or self.prevote.won(self.raftCurrentTerm + 1, others)
 
     def _state_changed(self, old: int, new: int) -> None:
+        term = self.raftCurrentTerm
         self.meter.elections += new == _CANDIDATE
         if new == _LEADER:
             self.meter.leaderships += 1
             self.lease.begin()
-            log.info("%s: elected leader in term %d", self.env.name, self.raftCurrentTerm)
+            log.info("%s: elected leader in term %d", self.env.name, term, extra={"term": term})
         elif old == _LEADER:
-            log.info("%s: no leader any more, term %d", self.env.name, self.raftCurrentTerm)
+            log.info("%s: no leader any more, term %d", self.env.name, term, extra={"term": term})
             self.host.leadership_changed(False)
 
     # -- applying, in place of pysyncobj's

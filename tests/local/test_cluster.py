@@ -50,7 +50,7 @@ def test_status_says_what_runs_where(local: Local) -> None:
     status = local.status()
     assert set(status) == {"processes", "mounts"}
     assert status["mounts"] == [str(local.mount)]
-    keys = {"role", "id", "pid", "address", "data_dir", "alive", "leader"}
+    keys = {"role", "id", "pid", "address", "data_dir", "alive", "leader", "metrics"}
     assert all(set(process) == keys for process in status["processes"])
     master = status["processes"][0]
     assert (master["role"], master["leader"], master["alive"]) == ("master", True, True)
