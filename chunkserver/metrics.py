@@ -63,8 +63,8 @@ class ChunkserverMetrics:
             "Data received down write chains, for each link of them.",
             requests[WriteChunk].received_bytes,
         )
-        calls = {kind.__name__: self._meter.calls[kind] for kind in (WriteChunk, SyncChunk)}
-        calls["CutChunk"] = self._meter.calls[CutChunk]
+        kinds: tuple[type, ...] = (WriteChunk, SyncChunk, CutChunk)
+        calls = {kind.__name__: self._meter.calls[kind] for kind in kinds}
         yield histogram(
             "dfs_chunkserver_chain_duration_seconds",
             "How long the links behind this one took.",

@@ -65,9 +65,6 @@ class HttpServer:
                 why = await self._serve_in_time(stream)
         except (OSError, EOFError) as error:
             why = f"it ended the connection: {error}"
-        except Exception:  # a bug in what tells the metrics must not end the node
-            log.exception("%s: metrics endpoint: answering %s", self._env.name, stream.peer)
-            why = ""
         finally:
             self._open.pop(stream, None)
             stream.close()
@@ -87,18 +84,22 @@ class HttpServer:
             if not head:
                 return ""  # somebody only looked whether this port is open
             asked = http.parse(head)
-            answer, why = await self._answer(asked)
+            answer, why = await self._answer(asked), ""
         except BadRequest as error:
             asked, answer, why = Asked("", False), http.refusal(error), error.why
         await send_all(stream, http.render(answer, head=asked.head))
         return why
 
-    async def _answer(self, asked: Asked) -> tuple[Answer, str]:
+    async def _answer(self, asked: Asked) -> Answer:
         route = self._routes.get(asked.path)
         if route is None:
             known = ", ".join(self._routes)
             raise BadRequest(404, f"there is no {asked.path[:40]!r} here, but {known}")
-        return await route(), ""
+        try:
+            return await route()
+        except Exception:  # a bug in what tells the metrics must not end the node
+            log.exception("%s: metrics endpoint: answering %s", self._env.name, asked.path)
+            return Answer(500, b"this program failed to answer; see its log\n")
 
     async def _receive(self, stream: Stream) -> bytes:
         """A request's head; b"" when nothing came. Raises BadRequest, OSError, EOFError."""
