@@ -116,6 +116,7 @@ class Metrics:
     request_timeout_s: float = 5.0  # for a whole request, its answer taken
     cache_s: float = 1.0  # for how long what was told once is told again
     loop_probe_s: float = 0.5  # between two looks at how late the event loop runs
+    disk_probe_s: float = 10.0  # between two looks at how full a master's disk is
 
 
 @dataclass(frozen=True)

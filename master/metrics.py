@@ -7,18 +7,25 @@ by the leader alone, so that sums over all masters are right.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NoReturn
 
 from prometheus_client.core import Metric
 
+from dfs.config import Master
 from dfs.messages.cluster import RepairStatus
 from dfs.metrics.families import counter, gauge, histogram
+from dfs.runtime import DiskSpace, Env
 from master.chunkservers import Chunkservers
 from master.meter import MasterMeter
 from master.raft import RaftNode
 from master.raft.core import Core
 from master.state import queries
 from master.store import Store
+
+log = logging.getLogger(__name__)
 
 ROLES = ("leader", "candidate", "follower", "none")
 
@@ -27,11 +34,29 @@ class MasterMetrics:
     """The collector of one master. `repair` tells of the repair queue while this master leads."""
 
     def __init__(
-        self, raft: RaftNode, store: Store, chunkservers: Chunkservers, meter: MasterMeter
+        self,
+        env: Env,
+        config: Master,
+        raft: RaftNode,
+        store: Store,
+        chunkservers: Chunkservers,
+        meter: MasterMeter,
     ) -> None:
+        self._env, self._config = env, config
         self._raft, self._store = raft, store
         self._chunkservers, self._meter = chunkservers, meter
+        self._disk: DiskSpace | None = None
         self.repair: Callable[[], RepairStatus | None] = lambda: None
+
+    async def watch_disk(self) -> NoReturn:
+        """Look time and again how full the disk is; one that hangs only makes the figures old."""
+        space = partial(self._env.disk.space, self._config.data_dir)
+        while True:
+            try:
+                self._disk = await self._env.run_blocking(space, "metrics")
+            except OSError as error:
+                log.warning("%s: %s: %s", self._env.name, self._config.data_dir, error)
+            await self._env.clock.sleep(self._config.metrics.disk_probe_s)
 
     def collect(self) -> Iterator[Metric]:
         yield from self._raft_state()
@@ -88,6 +113,17 @@ class MasterMetrics:
             store.flush_timings,
         )
         yield gauge("dfs_master_state_bytes", "Size of the state file.", store.used_bytes())
+        disk = self._disk
+        yield gauge(
+            "dfs_master_disk_free_bytes",
+            "Room on the disk of log and state; a master whose disk is full ends.",
+            None if disk is None else disk.free_bytes,
+        )
+        yield gauge(
+            "dfs_master_disk_total_bytes",
+            "Size of that disk's file system.",
+            None if disk is None else disk.total_bytes,
+        )
 
     # -- the state
 

@@ -49,13 +49,16 @@ class MasterServer:
         )
         self.raft.on_leadership = self._leadership_changed
         self._meter = MasterMeter()
-        self.metrics = MasterMetrics(self.raft, self._store, self.chunkservers, self._meter)
+        self.metrics = MasterMetrics(
+            env, config, self.raft, self._store, self.chunkservers, self._meter
+        )
         self._monitor = Monitor(
             env,
             config.metrics_listen,
             config.metrics,
             (Rpc(self._endpoint.meter), self.metrics),
             partial(reasons, self.raft),
+            (self.metrics.watch_disk,),
         )
 
     def handlers(self) -> Handlers:

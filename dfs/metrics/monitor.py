@@ -12,7 +12,7 @@ often costs more. Whether the node is ready is decided anew for each request, fr
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 import trio
@@ -37,7 +37,10 @@ Reasons = Callable[[], Sequence[str]]
 
 
 class Monitor:
-    """What one node shows. `listen` is where, "" for nowhere: then it costs nothing at all."""
+    """What one node shows. `listen` is where, "" for nowhere: then it costs nothing at all.
+
+    `probes` run for as long as it does, and measure what cannot be read at a moment's notice.
+    """
 
     def __init__(
         self,
@@ -46,10 +49,12 @@ class Monitor:
         limits: config.Metrics,
         collectors: Iterable[Collector],
         reasons: Reasons,
+        probes: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
         self._env, self._listen, self._limits = env, listen, limits
         self._reasons = reasons
         self._process = Process(env, limits.loop_probe_s)
+        self._probes = (self._process.watch_loop, *probes)
         self.registry = CollectorRegistry()
         for collector in (self._process, *collectors):
             self.registry.register(collector)
@@ -66,7 +71,8 @@ class Monitor:
         server = HttpServer(self._env, self._limits, routes)
         async with trio.open_nursery() as nursery:
             address: str = await nursery.start(server.run, self._listen)
-            nursery.start_soon(self._process.watch_loop)
+            for probe in self._probes:
+                nursery.start_soon(probe)
             log.info("%s: metrics on http://%s/metrics", self._env.name, address)
             task_status.started(address)
 
