@@ -102,9 +102,11 @@ class Connection:
             self._outbox.release(call.outgoing)
         kind = self._meter.calls[type(message)]
         kind.observe(self._clock.monotonic() - begun)
-        kind.sent_bytes += payload_bytes
+        if payload_bytes:
+            kind.sent_bytes += payload_bytes
         if isinstance(call.result, Received):
-            kind.received_bytes += len(call.result.payload)
+            if call.result.payload:
+                kind.received_bytes += len(call.result.payload)
             return call.result
         assert call.result is not None
         self._meter.failed_calls[call.result.code] += 1

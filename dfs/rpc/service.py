@@ -42,8 +42,8 @@ class Service:
         self._handlers = handlers
         self._endpoint = endpoint
         self._name = endpoint.env.name
-        self._clock = endpoint.env.clock
-        self._meter = endpoint.meter
+        self._monotonic = endpoint.env.clock.monotonic
+        self._requests, self._refusals = endpoint.meter.requests, endpoint.meter.refusals
         self._max_in_flight = endpoint.limits.max_in_flight
         self._max_held_bytes = endpoint.limits.max_request_bytes
         self._running: dict[int, trio.CancelScope] = {}
@@ -66,8 +66,9 @@ class Service:
             text = f"{self._name} has {self._max_in_flight} requests of this connection in work"
             self._refuse(request_id, Failure(Code.OVERLOADED, text), buffer)
             return
-        kind, began = self._meter.requests[type(message)], self._clock.monotonic()
-        kind.received_bytes += len(payload)
+        kind, began = self._requests[type(message)], self._monotonic()
+        if payload:
+            kind.received_bytes += len(payload)
         try:
             handler = self._handlers.get(type(message))
             if handler is None:
@@ -81,7 +82,7 @@ class Service:
             self._refuse(request_id, failure, buffer)
         except Exception:  # noqa: BLE001  a handler's bug must not end the connection
             self._refuse(request_id, self._bug(message), buffer)
-        kind.observe(self._clock.monotonic() - began)
+        kind.observe(self._monotonic() - began)
 
     def cancel(self, request_id: int) -> None:
         """The caller no longer waits."""
@@ -152,7 +153,7 @@ class Service:
             answered = True
             self._refuse(request_id, self._bug(message), buffer)
         finally:
-            kind.observe(self._clock.monotonic() - began)
+            kind.observe(self._monotonic() - began)
             del self._running[key]
             if not answered:
                 self.release(buffer)
@@ -181,7 +182,7 @@ class Service:
 
     def _refuse(self, request_id: int, failure: Failure, buffer: bytearray | None) -> None:
         self.release(buffer)
-        self._meter.refusals[failure.code] += 1
+        self._refusals[failure.code] += 1
         if request_id != NOTICE_ID:
             self._connection.send_failure(request_id, failure)
         else:
