@@ -49,7 +49,6 @@ class DataDir:
         self.lane = Lane(env, path, limits.inline_below_s, limits.slow_memory_s)
         self.problem = ""
         self.replicas = 0
-        self.quarantined = 0  # files set aside since the start
         self._space = DiskSpace(0, 0)
         self._written_bytes = 0  # since `_space` was measured
         self._made: dict[str, None] = {}  # fan-out directories known to exist
@@ -201,9 +200,7 @@ class DataDir:
             number += 1
         aside = f"{self.path}/quarantine/{handle:016x}.{number}"
         self._env.disk.rename(self.replica_path(handle), aside)
-        self.quarantined += 1
-        text, extra = "%s: unreadable replica %x set aside as %s", {"chunk": f"{handle:x}"}
-        log.error(text, self._env.name, handle, aside, extra=extra)
+        log.error("%s: unreadable replica %x set aside as %s", self._env.name, handle, aside)
 
     def sync_entry(self, handle: int) -> None:
         """Make the name of the replica's file durable; once per new name in a directory."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from prometheus_client.core import Metric
 
@@ -15,36 +15,78 @@ from dfs.metrics.families import Number, counter, gauge, histogram
 from dfs.rpc.meter import Meter
 from dfs.runtime import Env
 
-
-@dataclass(frozen=True, slots=True)
-class ScrubFigures:
-    """How far the scrub of this server is. `finished_s`: how long the last whole pass took."""
-
-    running: bool
-    checked_bytes: int  # since the process began
-    pass_bytes: int  # of the present pass, done
-    pass_total_bytes: int
-    passes: int  # finished since the process began
-    finished_s: float
-    damaged_blocks: int  # found since the process began
+SCRUB_STATES = ("running", "waiting", "paused", "off", "failed")
 
 
-# None: there is no scrub to tell of.
-Scrub = Callable[[], ScrubFigures | None]
+class PassFigures(Protocol):
+    """One reading of a whole disk; all zeros where there was none. Times since 1970."""
+
+    @property
+    def began_ns(self) -> int: ...
+    @property
+    def ended_ns(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def found(self) -> int:
+        """Damaged blocks, and replicas that could not be read."""
+        ...
+
+
+class ScrubFigures(Protocol):
+    """One disk's scrub, damage and quarantine. `state` is one of `SCRUB_STATES`."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def current(self) -> PassFigures: ...
+    @property
+    def last(self) -> PassFigures: ...
+    @property
+    def fraction(self) -> float: ...
+    @property
+    def bytes_per_s(self) -> float: ...
+    @property
+    def damaged_blocks(self) -> int: ...
+    @property
+    def read_errors(self) -> int: ...
+    @property
+    def quarantined_blocks(self) -> int: ...
+    @property
+    def quarantined_replicas(self) -> int: ...
+    @property
+    def quarantined_bytes(self) -> int: ...
+
+
+Scrub = Callable[[], Sequence[ScrubFigures]]
 
 
 class ChunkserverMetrics:
-    """The collector of one chunkserver."""
+    """The collector of one chunkserver. `scrub` tells how far it is, one entry for each disk."""
 
-    def __init__(self, env: Env, meter: Meter, store: Store, control: Control) -> None:
-        self._env, self._meter, self._store, self._control = env, meter, store, control
-        self.scrub: Scrub = lambda: None
+    def __init__(self, env: Env, meter: Meter, store: Store) -> None:
+        self._env, self._meter, self._store = env, meter, store
+        self.control: Control | None = None  # none before the server serves
+        self.scrub: Scrub = tuple
+
+    def reasons(self) -> list[str]:
+        """Why this chunkserver cannot do its part just now; nothing when it can."""
+        if self.control is None:
+            return ["starting"]
+        found = [] if self.control.registered else ["not registered with a leading master"]
+        disks = self._store.directories
+        if not any(disk.writable for disk in disks):
+            problems = "; ".join(f"{disk.path}: {disk.problem}" for disk in disks)
+            found.append(f"no disk is healthy: {problems}")
+        return found
 
     def collect(self) -> Iterator[Metric]:
         yield gauge(
             "dfs_chunkserver_registered",
             "1 while it is registered with a leading master.",
-            int(self._control.registered),
+            int(self.control is not None and self.control.registered),
         )
         yield from self._data()
         yield from self._replicas()
@@ -124,12 +166,6 @@ class ChunkserverMetrics:
             _by_disk(disks, lambda d: _since(d.lane.busy_since, now)),
             label,
         )
-        yield counter(
-            "dfs_chunkserver_quarantined_replicas",
-            "Unreadable replica files set aside.",
-            _by_disk(disks, lambda d: d.quarantined),
-            label,
-        )
         yield histogram(
             "dfs_chunkserver_disk_sync_duration_seconds",
             "Syncs of replicas, waiting for the disk's turn included.",
@@ -138,49 +174,72 @@ class ChunkserverMetrics:
         )
 
     def _scrub(self) -> Iterator[Metric]:
-        scrub = self.scrub()
+        disks = self.scrub()
+
+        def of_disks(name: str, about: str, value: Callable[[ScrubFigures], Number]) -> Metric:
+            return gauge(name, about, {d.path: value(d) for d in disks}, ("disk",))
+
         yield gauge(
-            "dfs_chunkserver_scrub_running",
-            "0 while the scrub is paused.",
-            None if scrub is None else int(scrub.running),
+            "dfs_chunkserver_scrub_state",
+            "1 for what the scrub of the disk does just now.",
+            {(d.path, state): int(d.state == state) for d in disks for state in SCRUB_STATES},
+            ("disk", "state"),
         )
-        yield counter(
-            "dfs_chunkserver_scrub_checked_bytes",
-            "Data that the scrub has read and checked.",
-            None if scrub is None else scrub.checked_bytes,
-        )
-        yield gauge(
+        yield of_disks(
             "dfs_chunkserver_scrub_pass_bytes",
-            "The present pass: data checked, and all there is.",
-            None if scrub is None else _progress(scrub),
-            ("kind",),
+            "Read and checked in the present pass.",
+            lambda d: d.current.bytes,
+        )
+        yield of_disks(
+            "dfs_chunkserver_scrub_pass_ratio",
+            "How much of the present pass is done, 0 to 1.",
+            lambda d: d.fraction,
+        )
+        yield of_disks(
+            "dfs_chunkserver_scrub_rate_bytes_per_second", "Lately.", lambda d: d.bytes_per_s
+        )
+        yield of_disks(
+            "dfs_chunkserver_scrub_last_pass_end_timestamp_seconds",
+            "When the last whole pass ended, since 1970; 0: there was none.",
+            lambda d: d.last.ended_ns / 1e9,
+        )
+        yield of_disks(
+            "dfs_chunkserver_scrub_last_pass_seconds",
+            "How long it took.",
+            lambda d: (d.last.ended_ns - d.last.began_ns) / 1e9,
+        )
+        yield of_disks(
+            "dfs_chunkserver_scrub_last_pass_found_blocks",
+            "Damaged blocks that it found.",
+            lambda d: d.last.found,
+        )
+        yield of_disks(
+            "dfs_chunkserver_damaged_blocks",
+            "Blocks known to be damaged and not mended yet.",
+            lambda d: d.damaged_blocks,
         )
         yield counter(
-            "dfs_chunkserver_scrub_passes",
-            "Whole passes finished.",
-            None if scrub is None else scrub.passes,
+            "dfs_chunkserver_disk_read_errors",
+            "Blocks that the disk could not read.",
+            {d.path: d.read_errors for d in disks},
+            ("disk",),
         )
         yield gauge(
-            "dfs_chunkserver_scrub_last_pass_seconds",
-            "How long the last whole pass took; 0 before the first.",
-            None if scrub is None else scrub.finished_s,
+            "dfs_chunkserver_quarantined_files",
+            "Damaged blocks and unreadable replicas that are set aside.",
+            {
+                (d.path, kind): count
+                for d in disks
+                for kind, count in (
+                    ("block", d.quarantined_blocks),
+                    ("replica", d.quarantined_replicas),
+                )
+            },
+            ("disk", "kind"),
         )
-        yield counter(
-            "dfs_chunkserver_scrub_damaged_blocks",
-            "Damaged blocks that the scrub has found.",
-            None if scrub is None else scrub.damaged_blocks,
+        yield of_disks(
+            "dfs_chunkserver_quarantined_bytes", "Their size.", lambda d: d.quarantined_bytes
         )
-
-
-def reasons(store: Store, control: Control) -> list[str]:
-    """Why this chunkserver cannot do its part just now; nothing when it can."""
-    found = []
-    if not control.registered:
-        found.append("not registered with a leading master")
-    if not any(directory.writable for directory in store.directories):
-        problems = "; ".join(f"{d.path}: {d.problem}" for d in store.directories)
-        found.append(f"no disk is healthy: {problems}")
-    return found
 
 
 def _by_disk(disks: list[DataDir], value: Callable[[DataDir], Number]) -> dict[str, Number]:
@@ -189,7 +248,3 @@ def _by_disk(disks: list[DataDir], value: Callable[[DataDir], Number]) -> dict[s
 
 def _since(busy_since: float | None, now: float) -> float:
     return 0.0 if busy_since is None else max(0.0, now - busy_since)
-
-
-def _progress(scrub: ScrubFigures) -> dict[str, Number]:
-    return {"checked": scrub.pass_bytes, "total": scrub.pass_total_bytes}

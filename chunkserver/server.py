@@ -12,7 +12,7 @@ from functools import partial
 import trio
 
 from chunkserver.control import Control
-from chunkserver.metrics import ChunkserverMetrics, reasons
+from chunkserver.metrics import ChunkserverMetrics
 from chunkserver.service import Service
 from chunkserver.store import Store
 from dfs.config import Chunkserver, load_key
@@ -34,6 +34,14 @@ class ChunkServer:
         identity = Identity("chunkserver", config.id, self._address)
         self._endpoint = Endpoint(env, key, identity, config.rpc)
         self.store = Store(env, config, self._address)
+        self.metrics = ChunkserverMetrics(env, self._endpoint.meter, self.store)
+        self._monitor = Monitor(
+            env,
+            config.metrics_listen,
+            config.metrics,
+            (Rpc(self._endpoint.meter), self.metrics),
+            self.metrics.reasons,
+        )
 
     async def run(
         self,
@@ -44,11 +52,12 @@ class ChunkServer:
         """Serve until `stop` is set; starts with the address that is listened on."""
         await self.store.start()
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._monitor.run)
             pool = Pool(self._endpoint, nursery)
             service = Service(self._env, self._config, self.store, pool, self._address)
             address = await self._listen(nursery, service)
             control = Control(self._env, self._endpoint, self._config, self.store, self._address)
-            await nursery.start(self._monitor(control).run)
+            self.metrics.control = control
             nursery.start_soon(control.run)
             nursery.start_soon(self.store.settle)
             log.info("%s: serving on %s", self._env.name, address)
@@ -56,16 +65,6 @@ class ChunkServer:
             await stop.wait()
             nursery.cancel_scope.cancel()
         await self.store.stop()
-
-    def _monitor(self, control: Control) -> Monitor:
-        metrics = ChunkserverMetrics(self._env, self._endpoint.meter, self.store, control)
-        return Monitor(
-            self._env,
-            self._config.metrics_listen,
-            self._config.metrics,
-            (Rpc(self._endpoint.meter), metrics),
-            partial(reasons, self.store, control),
-        )
 
     async def _listen(self, nursery: trio.Nursery, service: Service) -> str:
         listening = partial(serve, self._endpoint, self._config.listen, service.handlers())

@@ -22,7 +22,13 @@ _BOUNDS = (*map(str, BOUNDS_S), "+Inf")
 Number = int | float
 # One value, or by the values of the labels (a lone label's without a tuple around it). None: not
 # known here, so there is no sample.
-Values = Number | Mapping[str, Number] | Mapping[tuple[str, ...], Number] | None
+Values = (
+    Number
+    | Mapping[str, Number]
+    | Mapping[tuple[str, str], Number]
+    | Mapping[tuple[str, ...], Number]
+    | None
+)
 Histograms = Timings | Mapping[str, Timings]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,62 @@ def test_a_reader_counts_what_it_passed_over(tmp_path: Path, expected_logs: Expe
             seen = await cluster.scrape("client")
         assert seen.value("dfs_client_checksum_mismatches_total") >= 3
         assert seen.value("dfs_client_retries_total", what="read") >= 3
+
+    watch(tmp_path, scenario)
+
+
+def test_a_watched_cluster_replays_from_its_seed(tmp_path: Path) -> None:
+    async def scenario(cluster: WatchedCluster) -> None:
+        async with cluster.watched_client() as client:
+            await cluster.until_registered(client, 3)
+            await write_file(client, b"file", content(1, SIZE))
+            for name in (*cluster.running, *CHUNKSERVERS, "client"):
+                cluster.world.trace("scrape", (await cluster.scrape(name)).names())
+
+    assert watch(tmp_path, scenario).trace_hash() == watch(tmp_path, scenario).trace_hash()
+
+
+@dataclass(frozen=True)
+class Pass:
+    began_ns: int = 0
+    ended_ns: int = 0
+    bytes: int = 0
+    found: int = 0
+
+
+@dataclass(frozen=True)
+class DiskScrub:
+    path: str
+    state: str
+    current: Pass = Pass(0, 0, 4096)
+    last: Pass = Pass(1_000_000_000, 61_000_000_000, 8192, 3)
+    fraction: float = 0.5
+    bytes_per_s: float = 100.0
+    damaged_blocks: int = 2
+    read_errors: int = 5
+    quarantined_blocks: int = 7
+    quarantined_replicas: int = 1
+    quarantined_bytes: int = 65_536
+
+
+def test_a_chunkserver_tells_of_its_scrub(tmp_path: Path) -> None:
+    async def scenario(cluster: WatchedCluster) -> None:
+        disks = (DiskScrub("/disk-a", "running"), DiskScrub("/disk-b", "paused"))
+        cluster.storing["chunkserver-1"].metrics.scrub = lambda: disks
+        seen = (await cluster.scrape("chunkserver-1")).value
+        states = "dfs_chunkserver_scrub_state"
+        assert seen(states, disk="/disk-a", state="running") == 1
+        assert seen(states, disk="/disk-b", state="running") == 0
+        assert seen(states, disk="/disk-b", state="paused") == 1
+        assert seen("dfs_chunkserver_scrub_pass_bytes", disk="/disk-a") == 4096
+        assert seen("dfs_chunkserver_scrub_last_pass_seconds", disk="/disk-a") == 60
+        ended = "dfs_chunkserver_scrub_last_pass_end_timestamp_seconds"
+        assert seen(ended, disk="/disk-a") == 61
+        assert seen("dfs_chunkserver_damaged_blocks", disk="/disk-b") == 2
+        assert seen("dfs_chunkserver_disk_read_errors_total", disk="/disk-a") == 5
+        files = "dfs_chunkserver_quarantined_files"
+        assert seen(files, disk="/disk-a", kind="block") == 7
+        assert seen(files, disk="/disk-a", kind="replica") == 1
 
     watch(tmp_path, scenario)
 

@@ -54,7 +54,7 @@ def test_histograms_by_name_begin_when_first_asked_for() -> None:
 def test_counters_end_in_total_and_what_is_not_known_has_no_sample() -> None:
     counts = CountsByName()
     counts["ENOENT"] += 2
-    pairs: dict[tuple[str, ...], int] = {("a", "b"): 3}
+    pairs = {("a", "b"): 3}
     scrape = told(
         counter("x_errors", "X.", counts, ("errno",)),
         gauge("x_pairs", "X.", pairs, ("one", "two")),
