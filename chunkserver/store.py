@@ -28,6 +28,7 @@ from chunkserver.chain import Stamp, Turns
 from chunkserver.damage import Damage
 from chunkserver.datadir import DataDir
 from chunkserver.format import DATA_OFFSET, Header, block_bits, block_count
+from chunkserver.meter import StoreMeter
 from chunkserver.replica import Replica
 from chunkserver.verify import missing_blocks
 from dfs.config import Chunkserver
@@ -66,7 +67,7 @@ class Store:
     def __init__(self, env: Env, config: Chunkserver, address: str) -> None:
         self._env, self._limits, self._address = env, config.limits, address
         self._cluster, self._server = config.cluster, config.id
-        self.turns = Turns()
+        self.turns, self.meter = Turns(), StoreMeter()
         self.directories = [DataDir(env, p, config.limits, address) for p in config.data_dirs]
         self._index: dict[int, Entry] = {}
         self._open: OrderedDict[int, None] = OrderedDict()
@@ -136,7 +137,8 @@ class Store:
             await self.sync(handle, clean=True)
         except Failure as error:
             # The next write, or the next start, takes it up.
-            log.error("%s: replica %x not synced: %s", self._env.name, handle, error)
+            text, extra = "%s: replica %x not synced: %s", {"chunk": f"{handle:x}"}
+            log.error(text, self._env.name, handle, error, extra=extra)
 
     async def stop(self) -> None:
         """Sync what was written, as far as the time allows, and close all files."""
@@ -183,6 +185,14 @@ class Store:
             )
             for e in found
         ]
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    @property
+    def unsynced_count(self) -> int:
+        return len(self._unsynced)
 
     async def measure(self) -> tuple[DiskReport, ...]:
         """Ask every disk how full it is, all at once."""
@@ -399,10 +409,12 @@ class Store:
         `clean`: and at rest, unless it is written meanwhile; a stop then leaves no doubts.
         """
         replica, number = await self._begin_sync(handle, wanted=clean)
-        entry = self.find(handle)
+        entry, began = self.find(handle), self._env.clock.monotonic()
         try:
             work = partial(_datasync, entry.directory, handle, replica, number)
             await entry.directory.lane.run(work, waits=True)
+            took_s = self._env.clock.monotonic() - began
+            self.meter.syncs[entry.directory.path].observe(took_s)
         except OSError as error:
             raise entry.directory.failure(error) from None
         finally:
@@ -521,6 +533,7 @@ class Store:
             self._work.set()
 
     def _named(self, error: Failure) -> Failure:
+        self.meter.damaged_reads += error.code is Code.CORRUPT
         detail = error.detail or self._address
         return Failure(error.code, error.message, errno=error.errno, detail=detail)
 

@@ -9,10 +9,11 @@ waits for that process to end: by then everything is flushed.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import sys
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -38,6 +39,8 @@ READY = b"ready"
 )
 @click.option("--log-file", metavar="FILE", help="Where to log when in the background.")
 @click.option("--verbose", is_flag=True, help="Log debug lines too.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Else as the file says.")
+@click.option("--metrics-listen", metavar="ADDRESS", help="host:port, instead of the file's.")
 def mount(
     directory: str,
     config_path: str | None,
@@ -45,12 +48,14 @@ def mount(
     allow_other: bool | None,
     log_file: str | None,
     verbose: bool,
+    log_format: str | None,
+    metrics_listen: str | None,
 ) -> None:
     """Mount the cluster at DIR.
 
     Returns once the mount answers. A mount that is there already is left as it is.
     """
-    config = _load(config_path)
+    config = _load(config_path, log_format=log_format, metrics_listen=metrics_listen)
     place = _place(directory, config.cluster, allow_other)
     if _is_mounted(place):
         click.echo(f"{place.cluster} is mounted at {place.mountpoint} already")
@@ -94,14 +99,20 @@ def _unmount(mountpoint: str, *, lazy: bool) -> None:
         select.select([process], [], [])
 
 
-def _load(config_path: str | None) -> Client:
-    from dfs.config import Client, load
+def _load(config_path: str | None, **instead: str | None) -> Client:
+    """The configuration, with what the command line says in place of the file."""
+    import dataclasses
+
+    from dfs.config import Client, check_address, load
     from dfs.errors import Failure
 
     if config_path is None:
         _fail("which cluster? Name it by --config FILE or DFS_CONFIG", EXIT_CONFIG)
+    said: dict[str, Any] = {key: value for key, value in instead.items() if value is not None}
     try:
-        return load(Client, config_path)
+        if said.get("metrics_listen"):
+            check_address(said["metrics_listen"], "--metrics-listen")
+        return dataclasses.replace(load(Client, config_path), **said)
     except Failure as failure:
         _fail(failure.message, EXIT_CONFIG)
 
@@ -132,14 +143,13 @@ def _serve(
 ) -> int:
     """Be the mount's process; its exit code."""
     import contextlib
-    import logging
 
     from dfs.process import log_to_stderr, run_process
     from dfs.runtime.real import RealEnv
     from fuse import mounting
 
     with contextlib.redirect_stderr(log_to):
-        log_to_stderr("mount", verbose=verbose)
+        log_to_stderr("mount", verbose=verbose, log_format=config.log_format, limits=config.log)
     logging.getLogger("pyfuse3").setLevel(logging.INFO)  # it tells of every task it starts
     env = RealEnv("mount")
     return run_process(lambda stop: mounting.run(env, config, place, stop, on_ready))
@@ -187,6 +197,7 @@ def _be_the_process(
         raise
     finally:
         # Not sys.exit: the parent's callers, and what they registered, are not this process's.
+        logging.shutdown()
         log_file.flush()
         os._exit(code)
 

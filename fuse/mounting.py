@@ -17,17 +17,22 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pyfuse3
 import trio
 
 from dfs import config as configuration
-from dfs.client import open_client
+from dfs.client import Client, open_client
+from dfs.client.metrics import ClientMetrics, reasons
 from dfs.errors import Code, Failure, os_failure
+from dfs.metrics.monitor import Monitor
+from dfs.metrics.rpc import Rpc
 from dfs.runtime import Env
 from fuse import mountpoints, waiter
 from fuse.backend import Backend
 from fuse.invalidation import Invalidation
+from fuse.metrics import FuseMeter
 from fuse.operations import Operations
 
 log = logging.getLogger(__name__)
@@ -63,7 +68,17 @@ async def run(
     description = f"{os.uname().nodename} pid {os.getpid()} {place.mountpoint}"
     make_way(place.mountpoint)
     async with open_client(env, config, description) as client:
-        await Mounting(env, client, config.mount, place).serve(stop, on_ready)
+        mounting = Mounting(env, client, config.mount, place)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_monitor(env, config, client, mounting).run)
+            await mounting.serve(stop, on_ready)
+            nursery.cancel_scope.cancel()
+
+
+def _monitor(env: Env, config: configuration.Client, client: Client, mounting: Mounting) -> Monitor:
+    collectors = (Rpc(client.services.pool.meter), ClientMetrics(client), mounting.meter)
+    why = partial(reasons, client)
+    return Monitor(env, config.metrics_listen, config.metrics, collectors, why)
 
 
 def make_way(mountpoint: str) -> None:
@@ -96,6 +111,8 @@ class Mounting:
             "mountpoint": place.mountpoint,
         }
         self.operations = Operations(backend, about)
+        self.meter = FuseMeter(env)
+        self.meter.watch(self.operations)
         self.invalidation = Invalidation(env, config.invalidation_queue)
         self._env = env
         self._config = config

@@ -50,6 +50,7 @@ from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.commands import ApplyOperations, BeginSession, EndSession
 from master.janitor import Janitor
+from master.meter import MasterMeter
 from master.raft import RaftNode
 from master.sessions import LiveSessions
 from master.settling import Settling
@@ -75,10 +76,12 @@ class Clients:
         janitor: Janitor,
         cluster: str,
         limits: MasterLimits,
+        meter: MasterMeter,
     ) -> None:
         self._env, self._raft, self._tables = env, raft, tables
         self._sessions, self._chunkservers, self._janitor = sessions, chunkservers, janitor
-        self._settling, self._cluster, self._limits = settling, cluster, limits
+        self._settling, self._cluster = settling, cluster
+        self._limits, self._meter = limits, meter
 
     def handlers(self) -> Handlers:
         return {
@@ -141,7 +144,8 @@ class Clients:
         await self._raft.propose(EndSession(message.session))
         self._sessions.end(message.session)
         self._janitor.wake()
-        log.info("%s: session %#x closed", self._env.name, message.session)
+        extra = {"session": f"{message.session:x}"}
+        log.info("%s: session %#x closed", self._env.name, message.session, extra=extra)
         return Done()
 
     def _register_opens(self, message: RegisterOpens) -> Done:
@@ -229,6 +233,7 @@ class Clients:
         answers: dict[int, Answer] = {}
         changed: list[int] = []
         for numbered, answer in zip(operations, submitted.answers, strict=True):
+            self._meter.answered(numbered.operation, answer)
             changed += self._follow_up(message.session, numbered, answer)
             answers[numbered.sequence] = answer
         if changed:

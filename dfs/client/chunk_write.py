@@ -247,6 +247,7 @@ class ChunkWriter:
         async with self._recovering:
             if not self._locations.is_current(location):
                 return  # somebody has mended it meanwhile
+            self._services.meter.failed_writes += 1
             log.warning(
                 "%s: inode %d chunk %d (%x version %d): %s",
                 self._services.env.name,
@@ -255,6 +256,11 @@ class ChunkWriter:
                 location.handle,
                 location.version,
                 failure.message,
+                extra={
+                    "inode": self._locations.inode,
+                    "chunk": f"{location.handle:x}",
+                    "code": failure.code.name,
+                },
             )
             mended = await self._mend(location, failure, series, syncing=syncing)
             if not self._locations.is_current(location):
@@ -332,6 +338,7 @@ class ChunkWriter:
         full = failure.code is Code.DISK and failure.errno == errno.ENOSPC
         if full and len(location.replicas) - len(failed) < KEPT_WHEN_FULL:
             raise failure
+        self._services.meter.dropped_replicas += len(failed)
         return await self._locations.drop(location, failed)
 
     def _gave_up(self, location: ChunkLocation, last: Failure) -> Failure:

@@ -23,6 +23,7 @@ from dfs.client.chunk_write import ChunkWriter
 from dfs.client.file_state import FileState
 from dfs.client.grid import Grid
 from dfs.client.leader import Leader
+from dfs.client.meter import ClientMeter
 from dfs.client.open_file import OpenFile
 from dfs.client.patience import Patience
 from dfs.client.read_cache import ReadCache
@@ -82,6 +83,16 @@ class Client:
     def session(self) -> int:
         """The session's id; changes when an expired session had to be replaced."""
         return self._services.session.id
+
+    @property
+    def services(self) -> Services:
+        """What its files share; for whoever shows how it is doing."""
+        return self._services
+
+    @property
+    def open_count(self) -> int:
+        """How many inodes are open."""
+        return len(self._files)
 
     # -- names and attributes
 
@@ -308,14 +319,15 @@ def _assemble(
     env: Env, config: configuration.Client, pool: Pool, nursery: trio.Nursery, description: str
 ) -> Client:
     limits = config.limits
-    leader = Leader(env, pool, config.masters, limits, config.rpc)
+    meter = ClientMeter()
+    leader = Leader(env, pool, config.masters, limits, config.rpc, meter)
     services = Services(
         env=env,
         limits=limits,
         rpc=config.rpc,
         pool=pool,
         leader=leader,
-        session=Session(env, leader, limits, config.rpc, description),
+        session=Session(env, leader, limits, config.rpc, description, meter),
         servers=Servers(env, limits.avoid_server_s),
         patience=Patience(env),
         dirty_budget=ByteBudget(limits.dirty_bytes, lambda: client.send_all()),
@@ -323,6 +335,7 @@ def _assemble(
         grid=Grid(limits.packet_bytes),
         aging=Aging(env, limits.write_behind_s),
         ticks=Ticks(),
+        meter=meter,
         nursery=nursery,
     )
     client = Client(services)

@@ -81,6 +81,7 @@ class FileState:
         if stop <= offset:
             return b""
         data = await self._reader.read(ahead, offset, stop, self.size_bytes)
+        self._services.meter.read_bytes += len(data)
         return data if isinstance(data, bytes | memoryview) else memoryview(data)
 
     async def write(self, offset: int, data: Buffer, caller: Credentials) -> None:
@@ -92,6 +93,7 @@ class FileState:
             piece = data if whole else memoryview(data)[start - offset : stop - offset]
             await self._writes.put(slot, start, piece, caller)
             self._reader.written(slot, start, stop)
+        self._services.meter.written_bytes += len(data)
 
     async def flush(self) -> None:
         """All that was written is on its replicas and committed, or counted as an error."""

@@ -180,6 +180,7 @@ class WriteBack:
             if not packets:
                 return
             for packet in packets:
+                self._count_in_flight(packet, 1)
                 self._services.nursery.start_soon(self._send, packet)
 
     async def _send(self, packet: Packet) -> None:
@@ -191,10 +192,15 @@ class WriteBack:
         else:
             self._dirty.finished(packet)
             self._acknowledge(packet)
+        self._count_in_flight(packet, -1)
         self._services.dirty_budget.give_back(packet.charge_bytes)
         self._pump()
         self._progress.set()
         self._progress = trio.Event()
+
+    def _count_in_flight(self, packet: Packet, change: int) -> None:
+        self._services.meter.in_flight_packets += change
+        self._services.meter.in_flight_bytes += change * packet.length_bytes
 
     def _acknowledge(self, packet: Packet) -> None:
         self._acknowledged += 1
@@ -208,6 +214,7 @@ class WriteBack:
 
     def _failed(self, failure: Failure) -> None:
         self.error_count += 1
+        self._services.meter.write_errors += 1
         self._errors = [failure]
         self.local_end = max(self._dirty.end(), self._uncommitted.end_bytes)
 
