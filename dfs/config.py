@@ -193,6 +193,7 @@ class ClientLimits:
     write_behind_s: float = 2.0  # age at which written data goes out without a flush
     avoid_server_s: float = 10.0  # for how long a server that failed is asked last
     remembered_files: int = 65_536  # closed files whose data version and unsynced chunks are kept
+    sync_chunks: int = 65_536  # of a file that others wrote, synced by one fsync: 4 TiB
     close_timeout_s: float = 60.0  # for flushing everything when the client ends
     parallel_files: int = 8  # files that one command of the command line works on at a time
 

@@ -11,7 +11,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import trio
@@ -20,7 +19,7 @@ from dfs import config as configuration
 from dfs.client.budget import ByteBudget
 from dfs.client.chunk_map import ChunkLocations
 from dfs.client.chunk_write import ChunkWriter
-from dfs.client.file_state import FileState
+from dfs.client.file_state import FileState, History
 from dfs.client.grid import Grid
 from dfs.client.leader import Leader
 from dfs.client.open_file import OpenFile
@@ -58,21 +57,13 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 
 
-@dataclass(slots=True)
-class _Remembered:
-    """What is kept of an inode after its last handle is closed."""
-
-    version: int | None = None
-    unsynced: dict[int, int] = field(default_factory=dict)
-
-
 class Client:
     """An open session with a cluster. Made by `open_client`."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._files: dict[int, FileState] = {}
-        self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
+        self._remembered: OrderedDict[int, History] = OrderedDict()
 
     @property
     def root_inode(self) -> int:
@@ -236,11 +227,12 @@ class Client:
 
     def _begin(self, attributes: Attributes) -> tuple[FileState, bool]:
         inode = attributes.inode
-        known = self._remembered.pop(inode, None) or _Remembered()
+        known = self._remembered.pop(inode, None) or History()
         unchanged = known.version == attributes.data_version
         if not unchanged:
+            known.others_synced = False
             self._services.cache.drop(inode)
-        file = FileState(self._services, attributes, known.unsynced, self._released)
+        file = FileState(self._services, attributes, known, self._released)
         self._files[inode] = file
         return file, unchanged
 
@@ -249,7 +241,7 @@ class Client:
         if self._files.get(file.inode) is not file:
             return
         del self._files[file.inode]
-        self._remembered[file.inode] = _Remembered(file.version, file.unsynced)
+        self._remembered[file.inode] = file.history()
         while len(self._remembered) > self._services.limits.remembered_files:
             self._remembered.popitem(last=False)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -39,6 +39,8 @@ from master.state import StateMachine, queries
 from tests.client.fake_chunkserver import FakeChunkserver
 from tests.master.state.memory_tables import MemoryTables
 
+A = TypeVar("A")
+
 KEY = b"a key for tests, long enough"
 COPIES = 3
 
@@ -63,6 +65,7 @@ class FakeMasters:
         self.refusals = 0
         self.unplaceable = False  # too few chunkservers are known, for now
         self.next_session = 0x1000
+        self.losses: dict[int, int] = {}  # chunk handle -> power losses; each raised the version
 
     def apply(self, command: object) -> object:
         batch = CommandBatch(self._env.clock.wall_ns(), (encode(command),))
@@ -86,7 +89,9 @@ class FakeMasters:
                 self.tables, m.inode, m.after_cookie, m.limit
             ),
             md.ReadLink: lambda m: md.LinkTarget(queries.read_link(self.tables, m.inode)),
-            md.GetChunks: lambda m: queries.chunk_map(self.tables, m.inode, m.first_index, m.count),
+            md.GetChunks: lambda m: self._with_losses(
+                queries.chunk_map(self.tables, m.inode, m.first_index, m.count)
+            ),
             md.StatFs: lambda m: md.FsInfo(1 << 40, 1 << 39, 1),
             md.Submit: self._submit,
         }
@@ -180,8 +185,28 @@ class FakeMasters:
         answers: dict[int, md.Answer] = dict(refused)
         for numbered, answer in zip(operations, submitted.answers, strict=True):
             self._follow_up(message.session, numbered.operation, answer)
-            answers[numbered.sequence] = answer
+            answers[numbered.sequence] = self._with_losses(answer)
         return md.Submitted(tuple(answers[n.sequence] for n in message.operations))
+
+    def lose_power(self) -> None:
+        """All chunkservers at once: what is not synced is gone, and the chunks have settled."""
+        for server in self.servers.values():
+            for replica in server.replicas.values():
+                replica.data, replica.generation = replica.synced.copy(), replica.synced_generation
+                replica.version += 1
+        handles = (h for s in self.servers.values() for h in s.replicas)
+        for handle in dict.fromkeys(handles):
+            self.losses[handle] = self.losses.get(handle, 0) + 1
+
+    def _with_losses(self, answer: A) -> A:
+        if not isinstance(answer, md.ChunkMap):
+            return answer
+        chunks = tuple(
+            replace(c, version=c.version + lost, losses=lost)
+            for c in answer.chunks
+            for lost in (self.losses.get(c.handle, 0),)
+        )
+        return replace(answer, chunks=chunks)
 
     def _placed(self, numbered: md.Numbered) -> md.Numbered:
         operation = numbered.operation
