@@ -159,7 +159,8 @@ class Client:
         asked_at = self._services.ticks.next()
         answer = await self._services.session.perform(operation, keep_open=True)
         assert isinstance(answer, Attributes)
-        return self._opened(answer, operation.caller, asked_at, write=True)
+        created = operation.exclusive
+        return self._opened(answer, operation.caller, asked_at, write=True, created=created)
 
     def is_open(self, inode: int) -> bool:
         """Whether any handle of the inode is open here."""
@@ -214,25 +215,31 @@ class Client:
         return DirectoryEntry(entry.name, entry.cookie, merged)
 
     def _opened(
-        self, attributes: Attributes, caller: Credentials, asked_at: int, *, write: bool
+        self,
+        attributes: Attributes,
+        caller: Credentials,
+        asked_at: int,
+        *,
+        write: bool,
+        created: bool = False,
     ) -> OpenFile:
         file = self._files.get(attributes.inode)
         if file is None:
-            file, unchanged = self._begin(attributes)
+            file, unchanged = self._begin(attributes, created=created)
         else:
             unchanged = file.take(attributes, asked_at)
         file.handles += 1
         shown = file.merged(attributes, asked_at)
         return OpenFile(file, shown, caller, unchanged=unchanged, write=write)
 
-    def _begin(self, attributes: Attributes) -> tuple[FileState, bool]:
+    def _begin(self, attributes: Attributes, *, created: bool) -> tuple[FileState, bool]:
         inode = attributes.inode
         known = self._remembered.pop(inode, None) or History()
         unchanged = known.version == attributes.data_version
         if not unchanged:
             known.others_synced = False
             self._services.cache.drop(inode)
-        file = FileState(self._services, attributes, known, self._released)
+        file = FileState(self._services, attributes, known, self._released, created=created)
         self._files[inode] = file
         return file, unchanged
 

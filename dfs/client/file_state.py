@@ -53,6 +53,8 @@ class FileState:
         attributes: Attributes,
         history: History,
         on_released: Callable[[FileState], None],
+        *,
+        created: bool = False,
     ) -> None:
         self._services = services
         self._on_released = on_released
@@ -70,6 +72,9 @@ class FileState:
         )
         self._reader = FileReader(services, self.inode, self._locations, self._writes.overlay)
         self._commits_seen = 0
+        # The number of write errors at which it was last made sure that the chunks hold nothing
+        # beyond the file's end but what was written here; -1 when it was not.
+        self._tail_clean_at = self.errors.count if created else -1
 
     @property
     def limits(self) -> ClientLimits:
@@ -109,6 +114,8 @@ class FileState:
         """See `OpenFile.write`."""
         if offset + len(data) > FILE_MAX_BYTES:
             raise os_failure(errno.EFBIG, f"inode {self.inode}")
+        if len(data) and offset > self.size_bytes and not self._tail_is_clean:
+            await self._grow(offset, caller)
         for slot, start, stop in self._services.grid.pieces(offset, offset + len(data)):
             whole = stop - start == len(data)
             piece = data if whole else memoryview(data)[start - offset : stop - offset]
@@ -149,14 +156,44 @@ class FileState:
         """
         await self._writes.pause()
         try:
+            if operation.size_bytes is not None:
+                return await self._set_size(operation)
             answer = await self._services.session.perform(operation)
             assert isinstance(answer, Attributes)
-            if operation.size_bytes is not None:
-                self._truncated(answer)
-                await self._writes.carry_out_cut(answer.size_bytes)
             return answer
         finally:
             self._writes.resume()
+
+    async def _set_size(self, operation: SetAttributes) -> Attributes:
+        old_end = self.size_bytes
+        operation = dataclasses.replace(operation, keep_tail=self._tail_is_clean)
+        answer = await self._services.session.perform(operation)
+        assert isinstance(answer, Attributes)
+        self._truncated(answer)
+        if answer.size_bytes < old_end:
+            self._tail_clean_at = self.errors.count
+        if answer.size_bytes // CHUNK_BYTES > old_end // CHUNK_BYTES:
+            await self._writes.carry_out_cut(old_end)
+        await self._writes.carry_out_cut(answer.size_bytes)
+        return answer
+
+    @property
+    def _tail_is_clean(self) -> bool:
+        return self._tail_clean_at == self.errors.count
+
+    async def _grow(self, offset: int, caller: Credentials) -> None:
+        """Before a write that leaves a gap: what lies in it must not come to light.
+
+        A client that died may have written there and not committed it, and a write of ours that
+        failed may have reached a replica. The master has that cut off as the file grows. Once is
+        enough: from then on what is there is ours.
+        """
+        operation = SetAttributes(
+            self.inode, caller, size_bytes=offset, through_handle=True, grow_only=True
+        )
+        answer = await self.set_attributes(operation)
+        if answer.size_bytes == offset:
+            self._tail_clean_at = self.errors.count
 
     def _truncated(self, answer: Attributes) -> None:
         self._note_changes(answer.data_version - (answer.size_bytes != self.size_bytes))
@@ -205,6 +242,7 @@ class FileState:
         others_changes = version - self._writes.own_commits
         if others_changes != self._others_changes:
             self._others_changes, self._others_synced = others_changes, False
+            self._tail_clean_at = -1
 
     def _forget(self) -> None:
         self._locations.forget()

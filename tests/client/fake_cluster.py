@@ -22,7 +22,7 @@ from dfs.errors import Code, Failure
 from dfs.layout import ROOT_INODE
 from dfs.messages import metadata as md
 from dfs.messages.common import ROOT, Attributes, Done, Refused
-from dfs.messages.operations import AllocateChunks, Create, DropReplicas
+from dfs.messages.operations import AllocateChunks, Create, DropReplicas, SetAttributes
 from dfs.rpc import Endpoint, Handlers, Identity, Request, serve
 from dfs.rpc.codec import encode
 from dfs.runtime import Env
@@ -173,6 +173,7 @@ class FakeMasters:
         self._alive(message.session)
         operations, refused = [], {}
         for numbered in message.operations:
+            numbered = self._sparing_tail(message.session, numbered)
             try:
                 operations.append(self._placed(numbered))
             except Failure as failure:
@@ -187,6 +188,13 @@ class FakeMasters:
             self._follow_up(message.session, numbered.operation, answer)
             answers[numbered.sequence] = self._with_losses(answer)
         return md.Submitted(tuple(answers[n.sequence] for n in message.operations))
+
+    def _sparing_tail(self, session: int, numbered: md.Numbered) -> md.Numbered:
+        operation = numbered.operation
+        others = [opens for s, opens in self.opens.items() if s != session]
+        if isinstance(operation, SetAttributes) and any(operation.inode in o for o in others):
+            return replace(numbered, operation=replace(operation, keep_tail=True))
+        return numbered
 
     def lose_power(self) -> None:
         """All chunkservers at once: what is not synced is gone, and the chunks have settled."""
@@ -295,9 +303,9 @@ def _listen(env: Env, number: int) -> str:
     return "127.0.0.1:0" if env.name.startswith("real") else f"{env.name}:{7000 + number}"
 
 
-async def create(client: Client, name: bytes = b"file") -> OpenFile:
+async def create(client: Client, name: bytes = b"file", *, exclusive: bool = False) -> OpenFile:
     """A file in the root, open for writing."""
-    return await client.create_file(Create(client.root_inode, name, 0o644, False, ROOT))
+    return await client.create_file(Create(client.root_inode, name, 0o644, exclusive, ROOT))
 
 
 def pattern(length: int, salt: int = 0) -> bytes:

@@ -61,7 +61,7 @@ QUICK = ClientLimits(retry_for_s=2)
 def test_fsync_covers_what_another_client_wrote(key_file: str) -> None:
     async def scene(s: Scene) -> None:
         async with s.client("client-1") as one, s.client("client-2") as two:
-            file = await create(one)
+            file = await create(one, exclusive=True)
             await file.write(0, b"theirs")
             await file.write(2 * CHUNK_BYTES, b"more")
             await file.close()
@@ -104,8 +104,8 @@ def test_fsync_skips_a_chunk_that_nobody_wrote(key_file: str) -> None:
     async def scene(s: Scene) -> None:
         async with s.client("client-1") as one, s.client("client-2") as two:
             file = await create(one)
-            await one.perform(AllocateChunks(file.inode, 0, 1))
             await one.set_attributes(SetAttributes(file.inode, ROOT, size_bytes=100))
+            await one.perform(AllocateChunks(file.inode, 0, 1))
             again = await two.open_file(file.inode, ROOT, write=True)
             await again.sync()
             await again.close()
