@@ -205,6 +205,8 @@ class Mount:
     max_tasks: int = 32  # requests of the kernel handled at a time
     read_ahead_kb: int = 1024  # the kernel's own 128 KiB would cut large reads into eight
     invalidation_queue: int = 65_536  # cached names and inodes the kernel is yet to be told of
+    sync_timeout_s: float = 60.0  # for making durable what was written, when the mount ends
+    quiet_s: float = 0.05  # without a write for so long, the kernel has handed over what it had
     stop_timeout_s: float = 10.0  # how long the kernel's last requests may hold up the end
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfs.errors import Code, Failure, os_failure
-from fuse.xattrs import MOUNT_NAME
+from fuse.xattrs import MOUNT_NAME, SYNC_NAME
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 FILE_SYSTEM_TYPE = "fuse.dfs"
@@ -119,6 +119,12 @@ def sync_file_system(mountpoint: str) -> None:
             raise OSError(ctypes.get_errno(), "syncfs", mountpoint)
     finally:
         os.close(descriptor)
+
+
+def sync_all(mountpoint: str) -> None:
+    """Have a mount make durable all that was written through it. Raises OSError."""
+    sync_file_system(mountpoint)
+    os.setxattr(mountpoint, SYNC_NAME, b"")
 
 
 def set_read_ahead(device: str, read_ahead_kb: int) -> None:

@@ -1,8 +1,9 @@
 """The client of one cluster: what a mount or a command does with files, as typed calls.
 
-Owns the table of open inodes and what is remembered of closed ones: the data version last known,
-so that caches survive a reopening, and the chunks written but not synced, since fsync covers what
-an earlier handle has written. Every call retries over failovers for `limits.retry_for_s`.
+Owns the table of open inodes and what is remembered of closed ones (`History`): the data version
+last known, so that caches survive a reopening, the chunks written but not synced, since fsync
+covers what an earlier handle has written, and errors that nobody has heard of. Every call retries
+over failovers for `limits.retry_for_s`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -28,6 +30,8 @@ from dfs.client.read_cache import ReadCache
 from dfs.client.servers import Servers
 from dfs.client.services import Aging, Services, Ticks
 from dfs.client.session import Session
+from dfs.client.write_back import WriteBack
+from dfs.errors import Failure
 from dfs.messages.chunks import InspectReplica, ReplicaInfo
 from dfs.messages.common import Attributes, Credentials
 from dfs.messages.metadata import (
@@ -250,7 +254,9 @@ class Client:
         del self._files[file.inode]
         self._remembered[file.inode] = file.history()
         while len(self._remembered) > self._services.limits.remembered_files:
-            self._remembered.popitem(last=False)
+            inode, history = self._remembered.popitem(last=False)
+            if history.unsynced:
+                self._services.nursery.start_soon(self._sync_closed, inode, history)
 
     def send_all(self) -> None:
         """Let all written data go out: somebody waits for room."""
@@ -268,6 +274,47 @@ class Client:
         async with trio.open_nursery() as nursery:
             for file in list(self._files.values()):
                 nursery.start_soon(file.flush)
+
+    async def sync_all(self) -> None:
+        """Make durable whatever was written here, to files closed since as well: sync(2).
+
+        Raises the Failure of one of the files where that cannot be had; their own handles hear of
+        it too.
+        """
+        failures: list[Failure] = []
+        due = [(f.history(), f.sync_own) for f in self._files.values()]
+        due += [
+            (h, partial(self._sync_closed, inode, h))
+            for inode, h in self._remembered.items()
+            if h.unsynced
+        ]
+        following = iter(due)
+
+        async def sync_some() -> None:
+            for history, sync in following:
+                errors = history.errors.count
+                await sync()
+                if history.errors.count > errors:
+                    failures.append(history.errors.newest())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(len(due), self._services.limits.max_in_flight)):
+                nursery.start_soon(sync_some)
+        if failures:
+            raise failures[0]
+
+    async def _sync_closed(self, inode: int, history: History) -> None:
+        locations = ChunkLocations(self._services, inode, 0)
+        await WriteBack(self._services, inode, locations, history.unsynced, history.errors).sync()
+
+    def log_untold(self) -> None:
+        """At the end: the errors that no program was told of, so that a person is."""
+        known = {inode: file.history() for inode, file in self._files.items()}
+        for inode, history in (*known.items(), *self._remembered.items()):
+            errors = history.errors
+            if errors.raised < errors.count:
+                text = errors.newest().message
+                log.error("%s: inode %d: data was lost: %s", self._services.env.name, inode, text)
 
 
 @asynccontextmanager
@@ -334,6 +381,7 @@ async def _end(env: Env, client: Client, services: Services) -> None:
         await client.flush_all()
     if scope.cancelled_caught:
         log.error("%s: not everything written could be flushed in time", env.name)
+    client.log_untold()
     await services.session.end()
 
 

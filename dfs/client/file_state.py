@@ -135,6 +135,11 @@ class FileState:
         if errors == self.errors.count and others_changes == self._others_changes:
             self._others_synced = True
 
+    async def sync_own(self) -> None:
+        """As `sync`, but only what was written here."""
+        await self._writes.sync()
+        self._note_commits()
+
     def _chunks_to_sync(self) -> int:
         chunks = -(-self._size_bytes // CHUNK_BYTES)
         return min(chunks, self.limits.sync_chunks)

@@ -241,7 +241,10 @@ class WriteBack:
         try:
             location = await self._writer.sync(index)
         except Failure as failure:
-            self._errors.add(failure)  # and the chunk stays unsynced
+            if failure.code is Code.ERRNO and failure.errno == errno.ENOENT:
+                self._synced(index, covers, None)  # the file is no more
+            else:
+                self._errors.add(failure)  # and the chunk stays unsynced
         else:
             self._synced(index, covers, None if location is None else location.losses)
 

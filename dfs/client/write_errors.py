@@ -24,7 +24,8 @@ class WriteErrors:
 
     def __init__(self) -> None:
         self.count = 0
-        self.told = 0  # up to which of them somebody has heard
+        self.told = 0  # up to which of them a `write` or `sync` has told somebody
+        self.raised = 0  # the same of any call at all, whether or not somebody has listened
         self._newest: Failure | None = None
 
     def add(self, failure: Failure) -> None:
@@ -71,5 +72,5 @@ class ErrorCursor:
         self._raise()
 
     def _raise(self) -> None:
-        self._by_any = self._errors.count
+        self._by_any = self._errors.raised = self._errors.count
         raise self._errors.newest()
