@@ -253,6 +253,7 @@ class ClientLimits:
     write_behind_s: float = 2.0  # age at which written data goes out without a flush
     avoid_server_s: float = 10.0  # for how long a server that failed is asked last
     remembered_files: int = 65_536  # closed files whose data version and unsynced chunks are kept
+    sync_chunks: int = 65_536  # of a file that others wrote, synced by one fsync: 4 TiB
     close_timeout_s: float = 60.0  # for flushing everything when the client ends
     parallel_files: int = 8  # files that one command of the command line works on at a time
     watch_interval_s: float = 1.0  # between two looks of a command that waits for the cluster
@@ -265,6 +266,8 @@ class Mount:
     max_tasks: int = 32  # requests of the kernel handled at a time
     read_ahead_kb: int = 1024  # the kernel's own 128 KiB would cut large reads into eight
     invalidation_queue: int = 65_536  # cached names and inodes the kernel is yet to be told of
+    sync_timeout_s: float = 60.0  # for making durable what was written, when the mount ends
+    quiet_s: float = 0.05  # without a write for so long, the kernel has handed over what it had
     stop_timeout_s: float = 10.0  # how long the kernel's last requests may hold up the end
 
 
