@@ -31,7 +31,8 @@ from chunkserver import sectors
 from chunkserver.format import DATA_OFFSET, Header
 from chunkserver.lane import Lane
 from chunkserver.quarantine import Quarantine
-from chunkserver.replica import Replica, read_at_most
+from chunkserver.reopening import read_at_most
+from chunkserver.replica import Replica
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
 from dfs.messages.chunks import ReplicaState
@@ -57,6 +58,7 @@ class DataDir:
         self.replicas = 0
         self._boot = env.disk.boot()
         self.read_errors = 0
+        self.scrubbed_ns, self.scrub_fraction = 0, 0.0  # as `scrub` says
         self.unreadable: list[int] = []  # handles of files that `scan` could make nothing of
         self._space = DiskSpace(0, 0)
         self._written_bytes = 0  # since `_space` was measured
@@ -314,6 +316,8 @@ class DataDir:
             not self.problem,
             self.problem,
             quarantined_files=self.quarantine.blocks + self.quarantine.replicas,
+            scrubbed_ns=self.scrubbed_ns,
+            scrub_fraction=self.scrub_fraction,
         )
 
 

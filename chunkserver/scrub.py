@@ -65,8 +65,7 @@ class Walk:
         self._pace = Pace(limits, now, directory.lane.busy_s)
 
     async def run(self) -> None:
-        """For ever: a pass now and then."""
-        await self._load()
+        """For ever: a pass now and then. `load` comes before."""
         await self._verify_known()
         while self._limits.scrub_bytes_per_s:
             await self._until_due()
@@ -85,18 +84,16 @@ class Walk:
 
     def status(self) -> DiskScrub:
         """How far it is."""
-        done = self.state.current or ScrubPass()
-        total = done.bytes + self._ahead_bytes
         rate = self._pace.bytes_per_s or allowed_rate(self._limits, 0.0)
         quarantine = self._directory.quarantine
         damaged = sum(blocks.bit_count() for blocks in self._damaged().values())
         return DiskScrub(
             self._directory.path,
             self._word(),
-            done,
+            self.state.current or ScrubPass(),
             self.state.last or ScrubPass(),
             position=self.state.position,
-            fraction=done.bytes / total if self._walking and total else 0.0,
+            fraction=self._fraction(),
             eta_s=self._ahead_bytes / rate if self._walking and rate else -1.0,
             bytes_per_s=self._pace.bytes_per_s if self._walking else 0.0,
             next_in_s=0.0 if self._walking else self._next_in_s(),
@@ -106,6 +103,17 @@ class Walk:
             quarantined_replicas=quarantine.replicas,
             quarantined_bytes=quarantine.total_bytes,
         )
+
+    def _fraction(self) -> float:
+        if self.state.current is None:
+            return 0.0
+        total = self.state.current.bytes + self._ahead_bytes
+        return self.state.current.bytes / total if total else 1.0
+
+    def _show(self) -> None:
+        """What the master hears of with the disk's figures."""
+        self._directory.scrub_fraction = self._fraction()
+        self._directory.scrubbed_ns = self.state.last.ended_ns if self.state.last else 0
 
     def _word(self) -> str:
         if not self._limits.scrub_bytes_per_s:
@@ -154,9 +162,7 @@ class Walk:
         self._wanted = False
         if self.state.current is None:
             self.state.begin(self._env.clock.wall_ns())
-        replicas = self._store.on(self._directory, self.state.position)
-        ahead = [(entry.handle, entry.length_bytes + DATA_OFFSET) for entry in replicas]
-        self._ahead_bytes = sum(size for _, size in ahead)
+        ahead = self._ahead()
         log.info("%s: scrub of %s: %d replicas to verify", name, path, len(ahead))
         for handle, size in ahead:
             if not await self._go_on():
@@ -164,12 +170,21 @@ class Walk:
             found = await self._verify_replica(handle)
             self._ahead_bytes -= size
             self.state.verified(handle, size, found)
+            self._show()
             if self._env.clock.monotonic() - self._saved_at >= self._limits.scrub_save_s:
                 await self.save()
         done = self.state.end(self._env.clock.wall_ns())
+        self._show()
         await self.save()
         text = "%s: scrub of %s is complete: %d replicas, %d bytes, %d found damaged"
         log.info(text, name, path, done.replicas, done.bytes, done.found)
+
+    def _ahead(self) -> list[tuple[int, int]]:
+        """Handle and size of the replicas that the present pass is yet to verify."""
+        replicas = self._store.on(self._directory, self.state.position)
+        ahead = [(entry.handle, entry.length_bytes + DATA_OFFSET) for entry in replicas]
+        self._ahead_bytes = sum(size for _, size in ahead)
+        return ahead
 
     async def _verify_replica(self, handle: int) -> int:
         """How many of its blocks turned out to be damaged."""
@@ -217,7 +232,8 @@ class Walk:
 
     # -- what outlives this process
 
-    async def _load(self) -> None:
+    async def load(self) -> None:
+        """Take up what the last run of this server left."""
         disk, path = self._env.disk, self._path()
         try:
             if disk.exists(path):
@@ -226,6 +242,9 @@ class Walk:
         except (OSError, ValueError) as error:
             log.error("%s: %s is not used, the scrub begins anew: %s", self._env.name, path, error)
         self._recheck = dict(self.state.damaged)
+        if self.state.current is not None:
+            self._ahead()
+        self._show()
 
     async def _verify_known(self) -> None:
         for handle, blocks in sorted(self._recheck.items()):

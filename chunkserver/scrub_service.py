@@ -56,6 +56,11 @@ class Scrub:
             CheckBlocks: self._check,
         }
 
+    async def load(self) -> None:
+        """Take up what the last run of this server left; before anybody can give orders."""
+        for walk in self.walks:
+            await walk.load()
+
     async def run(self) -> None:
         """For ever: walk every disk, and look after complaints."""
         async with trio.open_nursery() as nursery:

@@ -84,8 +84,8 @@ def decode(content: bytes) -> ScrubState:
             _pass(found["last"]),
             {int(handle): int(blocks, 16) for handle, blocks in found["damaged"].items()},
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no scrub state, {type(error).__name__}: {error}") from None
 
 
 def _pass(found: Any) -> ScrubPass | None:

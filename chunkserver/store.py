@@ -28,6 +28,7 @@ from chunkserver.chain import Stamp, Turns
 from chunkserver.damage import Damage
 from chunkserver.datadir import DataDir
 from chunkserver.format import DATA_OFFSET, Header, block_bits, block_count
+from chunkserver.meter import StoreMeter
 from chunkserver.replica import Replica
 from chunkserver.verify import missing_blocks
 from dfs.config import Chunkserver
@@ -66,7 +67,7 @@ class Store:
     def __init__(self, env: Env, config: Chunkserver, address: str) -> None:
         self._env, self._limits, self._address = env, config.limits, address
         self._cluster, self._server = config.cluster, config.id
-        self.turns = Turns()
+        self.turns, self.meter = Turns(), StoreMeter()
         self.directories = [DataDir(env, p, config.limits, address) for p in config.data_dirs]
         self._index: dict[int, Entry] = {}
         self._open: OrderedDict[int, None] = OrderedDict()
@@ -136,7 +137,8 @@ class Store:
             await self.sync(handle, clean=True)
         except Failure as error:
             # The next write, or the next start, takes it up.
-            log.error("%s: replica %x not synced: %s", self._env.name, handle, error)
+            text, extra = "%s: replica %x not synced: %s", {"chunk": f"{handle:x}"}
+            log.error(text, self._env.name, handle, error, extra=extra)
 
     async def stop(self) -> None:
         """Sync what was written, as far as the time allows, and close all files."""
@@ -174,9 +176,23 @@ class Store:
         wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]
         found = (self._index[handle] for handle in wanted)
         return [
-            ReplicaReport(e.handle, e.version, e.length_bytes, e.state, bool(e.damaged))
+            ReplicaReport(
+                e.handle,
+                e.version,
+                e.length_bytes,
+                e.state,
+                damaged=bool(self.damage.blocks(e.handle)),
+            )
             for e in found
         ]
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    @property
+    def unsynced_count(self) -> int:
+        return len(self._unsynced)
 
     async def measure(self) -> tuple[DiskReport, ...]:
         """Ask every disk how full it is, all at once."""
@@ -393,10 +409,12 @@ class Store:
         `clean`: and at rest, unless it is written meanwhile; a stop then leaves no doubts.
         """
         replica, number = await self._begin_sync(handle, wanted=clean)
-        entry = self.find(handle)
+        entry, began = self.find(handle), self._env.clock.monotonic()
         try:
             work = partial(_datasync, entry.directory, handle, replica, number)
             await entry.directory.lane.run(work, waits=True)
+            took_s = self._env.clock.monotonic() - began
+            self.meter.syncs[entry.directory.path].observe(took_s)
         except OSError as error:
             raise entry.directory.failure(error) from None
         finally:
@@ -468,7 +486,7 @@ class Store:
     def _note(self, entry: Entry, replica: Replica) -> None:
         entry.version, entry.generation = replica.version, replica.generation
         entry.length_bytes, entry.state = replica.length_bytes, replica.state
-        if replica.damaged != entry.damaged or replica.read_errors:
+        if replica.damaged != self.damage.blocks(entry.handle) or replica.read_errors:
             self._note_damage(entry, replica)
         if replica.broken:
             entry.settled = False
@@ -493,9 +511,9 @@ class Store:
 
     def _note_unreadable(self, entry: Entry) -> None:
         """The disk cannot even read what the replica's blocks are to be like."""
-        if not entry.damaged:
-            entry.damaged = block_bits(0, max(1, block_count(entry.length_bytes)))
-            self.damage.saw(entry.handle, entry.version, entry.damaged)
+        if not self.damage.blocks(entry.handle):
+            blocks = block_bits(0, max(1, block_count(entry.length_bytes)))
+            self.damage.saw(entry.handle, entry.version, blocks)
             entry.directory.count_read_errors(1)
 
     def _close(self, entry: Entry) -> None:
@@ -515,6 +533,7 @@ class Store:
             self._work.set()
 
     def _named(self, error: Failure) -> Failure:
+        self.meter.damaged_reads += error.code is Code.CORRUPT
         detail = error.detail or self._address
         return Failure(error.code, error.message, errno=error.errno, detail=detail)
 

@@ -15,7 +15,6 @@ Pages that are not synced stay: they are not on the disk yet.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from chunkserver import format as layout
 from chunkserver import sectors
@@ -50,18 +49,23 @@ class Survey:
         if stop <= offset:
             return
         position, view = DATA_OFFSET + offset, memoryview(bytearray(stop - offset))
-        self._file.forget(position, len(view))
+        _forget(self._file, position, len(view))
         got, bad = sectors.read_around(self._file, view, position)
         for at in range(0, len(view), BLOCK_BYTES):
             piece, block = view[at : at + BLOCK_BYTES], (offset + at) // BLOCK_BYTES
             unread = at // BLOCK_BYTES in bad or (not bad and at + len(piece) > got)
             if unread or checksum(piece) != self._entry(block, len(piece)):
                 self.suspects |= 1 << block
-        self._file.forget(position, len(view))
+        _forget(self._file, position, len(view))
 
     def _entry(self, block: int, length_bytes: int) -> int:
         packed = self._table[block * ENTRY_BYTES : (block + 1) * ENTRY_BYTES]
         return int.from_bytes(packed, "big") or layout.zeros_checksum(length_bytes)
+
+
+def _forget(file: File, position: int, length_bytes: int) -> None:
+    """To the end of the last block: a page of which a part is asked for stays."""
+    file.forget(position, layout.block_count(length_bytes) * BLOCK_BYTES)
 
 
 def _bad_slots(slots: bytes, handle: int) -> list[int]:
@@ -95,14 +99,14 @@ def _verify_block(replica: Replica, block: int) -> bool:
     """Whether the block matches its checksum; the replica remembers it."""
     view = memoryview(bytearray(layout.extent(block, replica.length_bytes)))
     position = DATA_OFFSET + block * BLOCK_BYTES
-    replica._file.forget(position, len(view))
+    _forget(replica._file, position, len(view))
     got, bad = sectors.read_around(replica._file, view, position)
     if bad:
         replica.read_errors += not replica.damaged >> block & 1
         replica._found_corrupt(block, "the disk cannot read it")
     elif got < len(view):
         replica._found_corrupt(block, "the file ends before it")
-    elif checksum(view) != replica._entry(block):
+    elif checksum(view) != replica._table.entry(block, replica.length_bytes):
         replica._found_corrupt(block, "checksum mismatch")
     else:
         replica._corrupt &= ~(1 << block)
@@ -114,10 +118,10 @@ def _mend_entry(replica: Replica, block: int) -> None:
     at = block * ENTRY_BYTES
     replica._file.forget(0, DATA_OFFSET)
     on_disk = sectors.salvage(replica._file, TABLE_OFFSET + at, ENTRY_BYTES)
-    if on_disk != replica._table[at : at + ENTRY_BYTES]:
+    if on_disk != replica._table.raw(block):
         log.warning("%s: the checksum of block %d had rotted", replica._about, block)
-        replica._dirty = True
-        replica._write_entries(block, block + 1)
+        replica._headers.touch(0)
+        replica._table.write(block, block + 1)
 
 
 def missing_blocks(replica: Replica) -> int:
@@ -133,23 +137,13 @@ def verify_header(writable: bool, replica: Replica) -> int:
     replica._file.forget(0, DATA_OFFSET)
     slots = sectors.salvage(replica._file, 0, layout.HEADER_BYTES)
     bad = _bad_slots(slots, replica.handle)
-    newest = layout.unpack_header(slots[replica._slot * layout.SLOT_BYTES :])
-    sequence = replica._header.sequence
-    if replica._slot not in bad and (newest is None or newest.sequence != sequence):
-        bad.append(replica._slot)
+    newest = layout.unpack_header(slots[replica._headers.slot * layout.SLOT_BYTES :])
+    sequence = replica._headers.newest.sequence
+    if replica._headers.slot not in bad and (newest is None or newest.sequence != sequence):
+        bad.append(replica._headers.slot)
     if bad:
         log.warning("%s: header slots %s had rotted", replica._about, sorted(bad))
     if bad and writable:
-        _rewrite_slots(replica, bad)
+        with _Breaking(replica, None):
+            replica._headers.rewrite(bad)
     return len(bad)
-
-
-def _rewrite_slots(replica: Replica, bad: list[int]) -> None:
-    """Put the newest header into the bad slots: torn half-way, they are as bad as before."""
-    with _Breaking(replica, None):
-        for slot in bad:
-            sequence = replica._header.sequence + 1
-            header = replace(replica._header, sequence=sequence, boot=replica._boot)
-            replica._file.pwrite([layout.pack_header(header)], slot * layout.SLOT_BYTES)
-            replica._header, replica._slot = header, slot
-    replica._sync_header()

@@ -119,6 +119,15 @@ class Chunkservers:
             text = f"{alive} of {known} chunkservers have registered with the new leader"
             raise Failure(Code.UNAVAILABLE, text)
 
+    def gathering(self) -> bool:
+        """Whether known servers are missing that may just be late."""
+        return self.may_return() and len(self.alive()) < len(queries.servers(self._tables))
+
+    @property
+    def copies(self) -> int:
+        """How many replicas a new chunk gets."""
+        return self._limits.chunk_replicas
+
     def space(self) -> tuple[int, int]:
         """(total, free) bytes of user data that fit, replication divided out."""
         alive = self.alive()

@@ -45,10 +45,14 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Mounting": {
         "mount": "Mount the cluster at a directory.",
         "umount": "Unmount it.",
+        "sync": "Make everything written through a mount durable.",
     },
     "For operators": {
-        "status": "The cluster's health: leader, masters, servers, space.",
+        "status": "Is the data safe, why not, and what is being done about it.",
+        "node": "Chunkservers: list, drain, maintenance, back, remove.",
+        "disk": "Their disks: list, drain, back.",
         "info": "Where a file's chunks are, and whether its replicas agree.",
+        "scrub": "The background verification of all replicas; the quarantine.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
     },
@@ -56,7 +60,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "completion": "Print the completion script of a shell.",
     },
 }
-FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "mount", "umount"})
+FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "mount", "umount", "sync"})
 
 _OVERVIEW = """dfs is a replicated, strictly consistent file system that mounts as a directory.
 

@@ -240,6 +240,11 @@ class ClusterStatus:
     chunks: int
     under_replicated: int
     state_digest: str = ""  # hash of the whole replicated state at applied_index (GetStateDigest)
+    # Of the chunks that lack replicas on live servers (`under_replicated`), those that have
+    endangered: int = 0  # one, and
+    unreadable: int = 0  # none.
+    copies: int = 0  # how many replicas a new chunk gets; 0: not told
+    gathering: bool = False  # a new leader, to whom known chunkservers may still come
 
 
 @message(174)
@@ -347,6 +352,7 @@ class RepairStatus:
     eta_s: float  # until the queue is empty at this rate; -1: unknown
     copied_bytes: int = 0  # since this leader leads
     unreadable: int = 0  # chunks of which no complete replica is known
+    stuck: str = ""  # why what waits cannot be done now (no server has room, ...); "" when it can
 
 
 # -- operators: scrub and quarantine, asked of the chunkservers themselves

@@ -206,6 +206,28 @@ def counts(tables: Tables) -> Counts:
     return Counts(counters.inodes, counters.chunks, counters.sessions)
 
 
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """How many chunks have fewer living replicas than they should."""
+
+    lacking: int  # those below included
+    endangered: int  # one, though more are wanted
+    unreadable: int  # none
+
+
+def redundancy(tables: Tables, alive: Collection[int]) -> Redundancy:
+    """What the chunks lack when only these servers live; costs as `under_replicated` does."""
+    lacking, endangered, unreadable, living = 0, 0, 0, frozenset(alive)
+    for set_key, value in tables.scan(names.REPLICA_SETS):
+        wanted, servers = records.decode_replica_set_key(set_key)
+        count, left = records.decode_number(value), sum(server in living for server in servers)
+        if left < wanted:
+            lacking += count
+            endangered += count * (left == 1)
+            unreadable += count * (left == 0)
+    return Redundancy(lacking, endangered, unreadable)
+
+
 def sessions(tables: Tables) -> tuple[int, ...]:
     """The sessions' numbers."""
     return tuple(key_number(k) for k, _ in tables.scan(names.SESSIONS))

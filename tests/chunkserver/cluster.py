@@ -56,7 +56,7 @@ class Leader:
     registrations: list[RegisterServer] = field(default_factory=list)
     reports: list[ReportReplicas] = field(default_factory=list)
     heartbeats: list[Heartbeat] = field(default_factory=list)
-    suspicions: list[Suspicion] = field(default_factory=list)
+    suspicions: list[tuple[int, Suspicion]] = field(default_factory=list)  # with who said so
     heard: trio.Event = field(default_factory=trio.Event)
 
     def handlers(self) -> Handlers:
@@ -98,17 +98,17 @@ class Leader:
             return ReportAnswer(())
         return ReportAnswer(tuple(r.handle for r in message.replicas if r.handle not in self.known))
 
+    def _suspicions(self, request: Request) -> Done:
+        self._must_lead()
+        message: ReportSuspicions = request.message
+        self.suspicions += [(message.server, each) for each in message.suspicions]
+        return Done()
+
     def _heartbeat(self, request: Request) -> Done:
         self._must_lead()
         if request.message.server not in self.registered:
             raise Failure(Code.UNAVAILABLE, "register first")
         self.heartbeats.append(request.message)
-        return Done()
-
-    def _suspicions(self, request: Request) -> Done:
-        self._must_lead()
-        message: ReportSuspicions = request.message
-        self.suspicions += message.suspicions
         return Done()
 
 

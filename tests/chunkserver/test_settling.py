@@ -265,7 +265,7 @@ def test_a_block_that_nobody_has_whole_is_refused_everywhere_and_the_rest_is_ser
 async def until_suspected(made: Cluster, version: int, address: str) -> None:
     while not any(
         (s.version, s.address, s.damaged) == (version, address, False)
-        for s in made.leader.suspicions
+        for _, s in made.leader.suspicions
     ):
         await made.leader.until_heard()
 
@@ -285,7 +285,7 @@ def test_a_link_that_applied_what_the_next_one_did_not_tells_the_leader(
                 await made.client.write(made.chain, HANDLE, 0, b"DATA")
             assert caught.value.code is Code.CHAIN_BROKEN
             await until_suspected(made, 1, made.chain[2])
-            assert {s.handle for s in made.leader.suspicions} == {HANDLE}
+            assert {s.handle for _, s in made.leader.suspicions} == {HANDLE}
             site.world.heal()
             await settle(made, 2)
             assert await contents(made, 2) == [b"DATA"] * 3

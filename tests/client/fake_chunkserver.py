@@ -14,6 +14,7 @@ import trio
 from dfs.checksums import piece_checksums, verify
 from dfs.errors import Code, Failure
 from dfs.messages.chunks import (
+    CheckBlocks,
     ChunkData,
     CutChunk,
     InspectReplica,
@@ -39,6 +40,10 @@ class FakeReplica:
     generation: int
     data: SparseBytes = field(default_factory=SparseBytes)
     synced: SparseBytes = field(default_factory=SparseBytes)
+    synced_generation: int = 0
+
+    def sync(self) -> None:
+        self.synced, self.synced_generation = self.data.copy(), self.generation
 
 
 Fault = Callable[[object], Failure | None]
@@ -80,7 +85,11 @@ class FakeChunkserver:
             CutChunk: self._entering(self._cut),
             ReadChunk: self._entering(self._read),
             InspectReplica: self._entering(self._inspect),
+            CheckBlocks: self._complaint,
         }
+
+    def _complaint(self, request: Request) -> None:
+        self.requests.append(request.message)
 
     def _entering(self, handle: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def enter(request: Request) -> object:
@@ -120,14 +129,14 @@ class FakeChunkserver:
         replica.data.write(message.offset, data)
         await self._forward(message, (data,))
         if message.sync:
-            replica.synced = replica.data.copy()
+            replica.sync()
         return Done()
 
     async def _sync(self, request: Request) -> Done:
         message: SyncChunk = request.message
         replica = self._find(message.handle, message.version)
         await self._forward(message, ())
-        replica.synced = replica.data.copy()
+        replica.sync()
         return Done()
 
     async def _cut(self, request: Request) -> Done:

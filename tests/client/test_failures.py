@@ -11,7 +11,7 @@ from dfs.client import OpenFile
 from dfs.config import ClientLimits
 from dfs.errors import Code, Failure
 from dfs.layout import CHUNK_BYTES
-from dfs.messages.chunks import ReadChunk, SyncChunk, WriteChunk
+from dfs.messages.chunks import CheckBlocks, ReadChunk, SyncChunk, WriteChunk
 from dfs.messages.common import ROOT, Attributes
 from dfs.messages.operations import Create, SetAttributes, Unlink
 from tests.client.fake_cluster import Scene, create, pattern, play
@@ -330,7 +330,7 @@ def test_one_full_server_is_left_out(key_file: str, expected_logs: ExpectedLogs)
     play(key_file, scene)
 
 
-def test_full_servers_give_enospc_once_to_each_writer(
+def test_full_servers_give_enospc_to_each_writer_and_once_to_its_fsync(
     key_file: str, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs("inode .* chunk")
@@ -348,7 +348,10 @@ def test_full_servers_give_enospc_once_to_each_writer(
                 with pytest.raises(Failure) as caught:
                     await handle.flush()
                 assert caught.value.errno == errno.ENOSPC
-                await handle.flush()  # reported once
+                with pytest.raises(Failure):
+                    await handle.sync()
+                await handle.flush()
+                await handle.sync()
             for server in s.servers:
                 server.fault = lambda message: None
             assert (await client.attributes(file.inode)).size_bytes == 4
@@ -506,6 +509,9 @@ def test_a_corrupt_replica_is_never_returned(key_file: str, expected_logs: Expec
             bad.corrupt_reads = True
             assert await content(s, file.inode, f"reader-{bad.server}") == data
             bad.corrupt_reads = False
+        complaints = [m for bad in s.servers for m in bad.requests if isinstance(m, CheckBlocks)]
+        assert complaints  # who was asked hears of it: it had taken the blocks for good
+        assert all(c.length_bytes <= len(data) and c.version == 1 for c in complaints)
 
     play(key_file, scene)
 

@@ -58,8 +58,10 @@ class Media:
         self._errors[prefix, operation] = code
 
     def repair(self) -> None:
-        """End all errors set by `fail`."""
+        """End all errors set by `fail` and `spoil`."""
         self._errors.clear()
+        for inode in self._names.values():
+            inode.unspoil()
 
     def flip_bit(self, path: str, offset: int, *, cached: bool = True) -> None:
         """Damage a byte on the platter, and, unless not `cached`, in the page cache as well."""

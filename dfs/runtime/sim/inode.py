@@ -142,6 +142,9 @@ class Inode:
         """Make the sectors of that range unreadable."""
         self._spoilt.update(dict.fromkeys(_sectors(offset, offset + length_bytes)))
 
+    def unspoil(self) -> None:
+        self._spoilt.clear()
+
     def is_spoilt(self, offset: int, length_bytes: int) -> bool:
         sectors = _sectors(offset, offset + length_bytes)
         return any(sector in sectors for sector in self._spoilt)
