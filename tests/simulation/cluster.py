@@ -40,6 +40,8 @@ class Knobs:
     packet_bytes: int = 256 << 10
     reap_batch: int = 256
     deletion_grace_s: float = 3.0
+    repair_grace_s: float = 20.0
+    chunk_replicas: int = 3
 
 
 class SimCluster:
@@ -110,6 +112,8 @@ class SimCluster:
                 session_ttl_s=self.knobs.session_ttl_s,
                 reap_batch=self.knobs.reap_batch,
                 deletion_grace_s=self.knobs.deletion_grace_s,
+                repair_grace_s=self.knobs.repair_grace_s,
+                chunk_replicas=self.knobs.chunk_replicas,
             ),
         )
 
