@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import errno
 import logging
+from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -55,6 +56,7 @@ class LiveServer:
     stalled_s: float = 0.0
     recent: int = 0
     reported: bool = False  # its full report is in
+    seen: array[int] = field(default_factory=lambda: array("Q"))  # chunks in it, until then
 
     @property
     def free_bytes(self) -> int:

@@ -12,6 +12,7 @@ data (an old dump was loaded). It is never deleted, and never served.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable
 
 from dfs.messages.chunks import ReplicaState
@@ -25,7 +26,7 @@ from dfs.messages.cluster import (
 from dfs.messages.common import Done
 from dfs.rpc import Handlers, Request
 from dfs.runtime import Env
-from master.chunkservers import Chunkservers
+from master.chunkservers import Chunkservers, LiveServer
 from master.replica_notes import Note, ReplicaNotes
 from master.settling import Settling
 from master.state import queries
@@ -48,7 +49,7 @@ class Reports:
     ) -> None:
         self._env, self._tables, self._chunkservers = env, tables, chunkservers
         self._notes, self._settling = notes, settling
-        self.on_reported: Callable[[], None] = settling.server_reported
+        self.on_reported: Callable[[int, array[int]], None] = _ignore
         chunkservers.on_registered = self._begin
 
     def handlers(self) -> Handlers:
@@ -62,18 +63,22 @@ class Reports:
         message: ReportReplicas = request.message
         self._chunkservers.must_lead()
         live = self._chunkservers.registered(message.server)
-        delete = tuple(r.handle for r in message.replicas if not self._judge(message.server, r))
+        delete = tuple(r.handle for r in message.replicas if not self._judge(live, r))
         if message.last and not live.reported:
-            live.reported = True
-            self.on_reported()
+            live.reported, seen = True, live.seen
+            live.seen = array("Q")
+            self.on_reported(live.id, seen)
         return ReportAnswer(delete)
 
-    def _judge(self, server: int, replica: ReplicaReport) -> bool:
+    def _judge(self, live: LiveServer, replica: ReplicaReport) -> bool:
         """Note what is out of order; whether the replica may stay."""
+        server = live.id
         found = queries.chunk_by_handle(self._tables, replica.handle)
         if found is None or server not in found[2].servers:
             noted = queries.deletion_noted(self._tables, server, replica.handle)
             return noted is not None or self._notes.is_copying(server, replica.handle)
+        if not live.reported:
+            live.seen.append(replica.handle)
         if _in_order(replica, found[2]):
             self._notes.drop(replica.handle, server)
             return True
@@ -127,6 +132,10 @@ class Reports:
             self._settling.need(suspicion.handle)
         else:
             self._settling.suspect(suspicion.handle, suspicion.version)
+
+
+def _ignore(server: int, handles: array[int]) -> None:
+    pass
 
 
 def _in_order(replica: ReplicaReport, chunk: Chunk) -> bool:

@@ -7,6 +7,7 @@ over leadership before it goes.
 from __future__ import annotations
 
 import logging
+from array import array
 from functools import partial
 
 import trio
@@ -17,6 +18,7 @@ from dfs.metrics.monitor import Monitor
 from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Handlers, Identity, Pool, serve
 from dfs.runtime import Env
+from master.census import Census
 from master.chunkservers import Chunkservers
 from master.clients import Clients
 from master.disk_drain import DiskDrain
@@ -78,6 +80,16 @@ class MasterServer:
         )
         self._drain = DiskDrain(
             env, self.raft, self.chunkservers, self.fleet, self.repair, config.limits
+        )
+        self._census = Census(
+            env,
+            self.raft,
+            self.tables,
+            self.chunkservers,
+            self.notes,
+            self.settling,
+            self.repair,
+            config.limits,
         )
         self.chunkservers.on_heartbeat = self._heard
         self._reports = Reports(env, self.tables, self.chunkservers, self.notes, self.settling)
@@ -146,14 +158,16 @@ class MasterServer:
         self.chunkservers.forget_all()
         self.settling.forget_all()
         self.repair.restart()
+        self._census.restart()
         if leads:
             now = self._env.clock.boottime()
             self._sessions.restart(queries.sessions(self.tables), now)
             self._janitor.restart()
 
-    def _reported(self) -> None:
+    def _reported(self, server: int, handles: array[int]) -> None:
         self.settling.server_reported()
         self.repair.wake()
+        self._census.reported(server, handles)
 
     def _heard(self, server: int, client_bytes: int) -> None:
         self.repair.pace.heard(server, self._env.clock.boottime(), client_bytes)
@@ -173,7 +187,9 @@ class MasterServer:
             nursery.start_soon(self._janitor.run)
             nursery.start_soon(self.settling.run)
             nursery.start_soon(self.repair.run)
-            nursery.start_soon(self._drain.run, Pool(self._endpoint, nursery))
+            pool = Pool(self._endpoint, nursery)
+            nursery.start_soon(self._drain.run, pool)
+            nursery.start_soon(self._census.run, pool)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()

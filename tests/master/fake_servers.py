@@ -22,7 +22,14 @@ from dfs.config import Client as ClientConfig
 from dfs.config import Master, MasterLimits, Rpc
 from dfs.errors import Code, Failure
 from dfs.layout import CHUNK_BYTES
-from dfs.messages.chunks import ListedReplica, ListReplicas, ReplicaPage, ReplicaState
+from dfs.messages.chunks import (
+    InspectReplica,
+    ListedReplica,
+    ListReplicas,
+    ReplicaInfo,
+    ReplicaPage,
+    ReplicaState,
+)
 from dfs.messages.cluster import (
     DeleteReplicas,
     DiskReport,
@@ -105,8 +112,8 @@ class FakeServer:
     ) -> None:
         endpoint = Endpoint(env, KEY, Identity("chunkserver", self.id, self.address), Rpc())
         async with trio.open_nursery() as nursery:
-            listing = {ListReplicas: self._ordered}
-            await nursery.start(serve, endpoint, self.address, listing)
+            asked = {ListReplicas: self._ordered, InspectReplica: self._inspect}
+            await nursery.start(serve, endpoint, self.address, asked)
             task_status.started()
             while True:
                 for master in self.cluster.masters.values():
@@ -227,6 +234,12 @@ class FakeServer:
                 self.replicas[message.handle] = copy
                 return Done()
         raise Failure(Code.NO_REPLICA, "no source has it", detail=message.sources[0])
+
+    def _inspect(self, request: Request) -> ReplicaInfo:
+        replica = self.replicas.get(request.message.handle)
+        if replica is None:
+            raise Failure(Code.NO_REPLICA, "none here", detail=self.address)
+        return ReplicaInfo(request.message.handle, replica.version, 0, len(replica.content), 0)
 
     def _list(self, message: ListReplicas) -> ReplicaPage:
         found = [

@@ -381,6 +381,40 @@ def test_a_lost_replica_is_made_again(tmp_path: Path, expected_logs: ExpectedLog
     simulate(tmp_path, scenario, "aaa")
 
 
+def test_a_disk_that_comes_back_empty_is_noticed_and_filled_again(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("has lost its replica of chunk")
+
+    async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
+        chunks = await writer.make(30)
+        lost = cluster.servers[2]
+        kept = sorted(lost.replicas)[0]
+        cluster.kill(2)
+        lost.replicas = {kept: lost.replicas[kept]}
+        await cluster.back(2)
+        await until_sets(writer, on(1, 2, 3))
+        assert sorted(lost.replicas) == [c.handle for c in chunks]
+        assert lost.fetched == 29
+
+    simulate(tmp_path, scenario, "aaa")
+
+
+def test_a_fresh_chunk_may_lack_replicas_and_one_made_since_is_not_lost(tmp_path: Path) -> None:
+    async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
+        await writer.make(3, written=False)
+        for server in cluster.servers.values():
+            server.registered = False
+            assert server.connection is not None
+            server.connection.close()
+        await cluster.until(lambda: all(s.registered for s in cluster.servers.values()))
+        await cluster.world.clock.sleep(30)
+        assert fetches(cluster) == []
+        assert all(len(servers_of(c)) == 3 for c in await writer.chunks())
+
+    simulate(tmp_path, scenario, "aaa")
+
+
 def test_copies_are_bounded_in_number_and_rate(tmp_path: Path) -> None:
     limits = dataclasses.replace(LIMITS, repair_bytes_per_s=60 << 20, copies_per_server=2)
 

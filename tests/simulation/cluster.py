@@ -196,6 +196,28 @@ class SimCluster:
                 return f"chunkserver {server} keeps {sorted(surplus)}"
         return ""
 
+    def is_redundant(self) -> bool:
+        """Whether every chunk has all its replicas on servers that are there, and settled."""
+        if not self.leader():
+            return False
+        leader = self.leading()
+        connected = [s for s in self.chunkservers if leader.chunkservers.connected(s)]
+        reported = [s for s in connected if leader.chunkservers.registered(s).reported]
+        whole = all(
+            len(servers) >= wanted for wanted, servers, _ in queries.replica_sets(leader.tables)
+        )
+        settled = leader.settling.counts() == (0, 0)
+        return whole and settled and reported == list(self.chunkservers)
+
+    async def until_redundant(self, timeout_s: float) -> bool:
+        """Wait for that, for so long at most; whether it came."""
+        until_s = self.world.clock.monotonic() + timeout_s
+        while not self.is_redundant():
+            if self.world.clock.monotonic() > until_s:
+                return False
+            await self.world.clock.sleep(0.2)
+        return True
+
     async def until_clean(self, timeout_s: float = 60.0) -> None:
         """Wait until orphans are reaped and replicas without a chunk are gone."""
         until_s = self.world.clock.monotonic() + timeout_s

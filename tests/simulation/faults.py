@@ -1,8 +1,8 @@
 """Faults drawn from a seed: which kinds a run has at all (swarm), and when each strikes.
 
 At most one fault of the masters and one of the chunkservers is there at a time, so the system must
-come through without an error. All faults of chunkservers strike one victim of the run: chunks are
-not repaired yet, so deaths in turn would take away all replicas of a chunk.
+come through without an error. A fault of the chunkservers strikes another one than the last only
+once every chunk has all its replicas again: until then it would be a second one at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 Strike = Callable[[], Awaitable[None]]
 SLOW_SYNC_S = 0.02
+VICTIM_WAIT_S = 15.0  # for chunks to be whole; else the same server is struck again
 
 
 class Faults:
@@ -28,6 +29,7 @@ class Faults:
         self.cluster, self.world, self.clients = cluster, cluster.world, clients
         self._random = random.Random(f"{seed}/faults")
         self.struck: dict[str, int] = {}  # how often each kind has
+        self.victims = 0  # how often one was chosen
         self.overlapped = False  # whether there was one of each at a time
         self._active = 0
         of_masters: list[Strike] = [
@@ -68,14 +70,24 @@ class Faults:
         await self._harass(self._of_masters, until_s)
 
     async def harass_chunkservers(self, until_s: float) -> None:
-        await self._harass(self._of_chunkservers, until_s)
+        await self._harass(self._of_chunkservers, until_s, self._choose_victim)
 
-    async def _harass(self, strikes: list[Strike], until_s: float) -> None:
+    async def _choose_victim(self) -> None:
+        if await self.cluster.until_redundant(VICTIM_WAIT_S):
+            servers = [f"chunkserver-{n}" for n in self.cluster.chunkservers]
+            self.victims += 1
+            self.victim = self._random.choice(servers)
+
+    async def _harass(
+        self, strikes: list[Strike], until_s: float, prepare: Strike | None = None
+    ) -> None:
         clock = self.world.clock
         while True:
             await clock.sleep(self._random.uniform(0.5, 5.0))
             if clock.monotonic() > until_s:
                 return
+            if prepare is not None:
+                await prepare()
             strike = self._random.choice(strikes)
             name = strike.__name__.lstrip("_")
             self.struck[name] = self.struck.get(name, 0) + 1
@@ -188,7 +200,7 @@ class Faults:
     # -- chunkservers
 
     async def _kill_chunkserver(self) -> None:
-        await self._kill(self.victim, power_loss=False)
+        await self._kill(self.victim, power_loss=self._random.random() < 0.5)
 
     async def _isolate_chunkserver(self) -> None:
         await self._isolate(self.victim)
