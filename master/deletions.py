@@ -1,10 +1,10 @@
 """Deleting the replicas that no chunk needs any more, once their grace is over.
 
 The replicated state notes every such replica with the time (`deletions`). It stays where it is for
-`deletion_grace_s`: meanwhile its server may join the chunk again and only be brought up to date,
-and a master that was cut off, and still believes in it, has noticed that it does not lead. Then a
-leader with a valid lease has the server delete it, in batches of `reap_batch`, and forgets the
-note.
+`deletion_grace_s`, and for as long as the chunk lacks replicas: its server may join the chunk again
+and only be brought up to date. A master that was cut off meanwhile, and still believes in it, has
+noticed that it does not lead. Then a leader with a valid lease has the server delete it, in batches
+of `reap_batch`, and forgets the note.
 
 Each server's notes are walked by a cursor, so a pass costs what it looks at; having seen them all
 and none due, it rests until the oldest is.
@@ -92,7 +92,7 @@ class Deletions:
         now_ns, grace_ns = self._env.clock.wall_ns(), int(self._limits.deletion_grace_s * NS)
         due = []
         for handle, noted_ns in page:
-            if self._notes.is_copying(server, handle):
+            if self._notes.is_copying(server, handle) or self._may_join_again(handle):
                 walk.seen += 1
             elif noted_ns + grace_ns <= now_ns:
                 due.append(handle)
@@ -100,6 +100,11 @@ class Deletions:
                 walk.seen += 1
                 walk.oldest_ns = min(walk.oldest_ns or noted_ns, noted_ns)
         return tuple(due)
+
+    def _may_join_again(self, handle: int) -> bool:
+        """Whether the chunk lacks replicas: bringing this one up to date is the least work."""
+        found = queries.chunk_by_handle(self._tables, handle)
+        return found is not None and len(found[2].servers) < found[2].wanted
 
     def _rest_until(self, walk: Walk) -> float:
         """Until when nothing becomes due of what was seen, or is noted from now on.

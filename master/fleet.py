@@ -31,6 +31,7 @@ class ServerView:
     ready: bool  # it can be told to do something, and has reported what it has
     lost: bool  # dead for so long that its replicas are to be replaced
     draining: bool
+    excused: bool  # under maintenance: its absence starts nothing
     takes: bool  # may be given new replicas
     total_bytes: int = 0
     free_bytes: int = 0
@@ -89,6 +90,7 @@ class FleetWatch:
             ready=ready,
             lost=grace_over and mode != ServerMode.MAINTENANCE,
             draining=mode == ServerMode.DRAINING,
+            excused=mode == ServerMode.MAINTENANCE,
             takes=ready and fit and not special,
             total_bytes=live.total_bytes if live is not None else 0,
             free_bytes=live.free_bytes if live is not None else 0,

@@ -25,7 +25,7 @@ from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, CHUNK_BYTES
 from dfs.messages.chunks import ReplicaState
 from dfs.runtime import Env
-from master.fleet import Fleet, FleetWatch
+from master.fleet import Fleet, FleetWatch, ServerView
 from master.outflows import Outflows
 from master.raft import RaftNode
 from master.repair_pace import Pace
@@ -300,8 +300,7 @@ class Repair:
         """
         limits, dropped = self._limits, self._dropped(handle, fleet)
         recent = [s for s, age_s in dropped.items() if age_s < limits.repair_rejoin_s]
-        away = [s for s, age_s in dropped.items() if age_s < limits.repair_grace_s]
-        away = [s for s in away if not fleet[s].ready]
+        away = [s for s, age_s in dropped.items() if self._is_awaited(fleet[s], age_s)]
         if kind == RepairClass.UNDER_REPLICATED and (recent or away):
             return Pause.LATER
         needs = replace(needs, stale=tuple(dropped))
@@ -312,6 +311,11 @@ class Repair:
         if step is None and plan(anybody, fleet, UNBOUNDED) is not None:
             return Pause.BUSY
         return step
+
+    def _is_awaited(self, view: ServerView, age_s: float) -> bool:
+        """Whether a server whose replica was dropped that long ago should come back first."""
+        soon = not view.ready and age_s < self._limits.repair_grace_s
+        return not view.lost and (view.excused or soon)
 
     # -- beginning work
 

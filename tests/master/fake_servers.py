@@ -45,7 +45,13 @@ from dfs.messages.cluster import (
 )
 from dfs.messages.common import ROOT, Attributes, Done
 from dfs.messages.metadata import ChunkLocation, ChunkMap
-from dfs.messages.operations import AllocateChunks, CommitWrite, Create, DropReplicas
+from dfs.messages.operations import (
+    AllocateChunks,
+    CommitWrite,
+    Create,
+    DropReplicas,
+    Unlink,
+)
 from dfs.rpc import Connection, Endpoint, Identity, Request, connect, serve
 from dfs.runtime import Env
 from dfs.runtime.sim import World
@@ -342,14 +348,13 @@ class FakeWriter:
 
     def __init__(self, cluster: FakeCluster, client: Client) -> None:
         self.cluster, self.client = cluster, client
-        self.inode = 0
+        self.inode, self.name = 0, b""
 
     async def make(self, count: int = 1, *, written: bool = True) -> list[ChunkLocation]:
         """A file of so many chunks; with `written` they are fresh no more."""
         root = self.client.root_inode
-        created = await self.client.perform(
-            Create(root, b"f%d" % self.cluster.world.clock.wall_ns(), 0o644, False, ROOT)
-        )
+        self.name = b"f%d" % self.cluster.world.clock.wall_ns()
+        created = await self.client.perform(Create(root, self.name, 0o644, False, ROOT))
         assert isinstance(created, Attributes)
         self.inode = created.inode
         answer = await self.client.perform(AllocateChunks(self.inode, 0, count, ()))
@@ -364,6 +369,10 @@ class FakeWriter:
             told = tuple(n for c in answer.chunks for n in (c.index, c.handle))
             await self.client.perform(CommitWrite(self.inode, count << 26, ROOT, written=told))
         return list(answer.chunks)
+
+    async def remove(self) -> None:
+        """Unlink the file that was made last."""
+        await self.client.perform(Unlink(self.client.root_inode, self.name, ROOT))
 
     async def chunk(self, index: int = 0) -> ChunkLocation:
         return (await self.chunks())[index]

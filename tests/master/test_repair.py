@@ -159,6 +159,23 @@ def test_maintenance_starts_no_repair_until_its_time_is_up(tmp_path: Path) -> No
     simulate(tmp_path, scenario, "aaaa")
 
 
+def test_what_a_client_dropped_during_maintenance_is_caught_up_afterwards(tmp_path: Path) -> None:
+    async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
+        (chunk,) = await writer.make()
+        first, second, third = servers_of(chunk)
+        await set_mode(writer, third, MAINTENANCE)
+        cluster.kill(third)
+        await writer.drop(chunk, third)
+        await cluster.world.clock.sleep(300)
+        assert fetches(cluster) == []
+        await cluster.back(third)
+        await set_mode(writer, third, IN_SERVICE)
+        await until_sets(writer, on(first, second, third), timeout_s=60)
+        assert cluster.servers[third].fetched == 0
+
+    simulate(tmp_path, scenario, "aaaa")
+
+
 def test_draining_empties_a_server_without_lowering_any_chunks_copies(tmp_path: Path) -> None:
     async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
         await writer.make(60)

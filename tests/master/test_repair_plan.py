@@ -29,12 +29,12 @@ Change = Callable[[ServerView], ServerView]
 
 
 def server(number: int, zone: str = "a", free: int = 50, **more: object) -> ServerView:
-    view = ServerView(number, zone, True, True, False, False, True, 100 * GIB, free * GIB)
+    view = ServerView(number, zone, True, True, False, False, False, True, 100 * GIB, free * GIB)
     return replace(view, **more)  # type: ignore[arg-type]
 
 
 def dead(number: int, zone: str = "a", *, lost: bool = True) -> ServerView:
-    return ServerView(number, zone, False, False, lost, False, False)
+    return ServerView(number, zone, False, False, lost, False, False, False)
 
 
 def draining(number: int, zone: str = "a", free: int = 50) -> ServerView:
@@ -178,6 +178,7 @@ VIEWS = st.builds(
     ready=st.booleans(),
     lost=st.booleans(),
     draining=st.booleans(),
+    excused=st.just(False),
     takes=st.booleans(),
     total_bytes=st.just(100 * GIB),
     free_bytes=st.integers(0, 100).map(lambda n: n * GIB),

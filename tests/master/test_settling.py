@@ -392,20 +392,34 @@ def test_a_replica_that_is_ahead_of_the_metadata_is_kept_and_not_served(
     simulate(tmp_path, scenario)
 
 
-def test_a_dropped_replica_is_deleted_after_its_grace(tmp_path: Path) -> None:
+def test_replicas_of_a_deleted_file_go_after_their_grace(tmp_path: Path) -> None:
     limits = dataclasses.replace(NO_REPAIR, deletion_grace_s=30.0)
 
     async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
         (chunk,) = await writer.make()
-        third = servers_of(chunk)[2]
-        await writer.drop(chunk, third)
-        server = cluster.servers[third]
+        await writer.remove()
+        await cluster.world.clock.sleep(5)
+        server = cluster.servers[2]
         await server.report()
         assert server.deletes == (), "the state knows of it: it has a grace of its own"
-        await cluster.world.clock.sleep(25)
+        await cluster.world.clock.sleep(22)
         assert chunk.handle in server.replicas
         await cluster.until(lambda: chunk.handle not in server.replicas, timeout_s=10)
-        assert [o.handles for _, o in orders_of(cluster, DeleteReplicas)] == [(chunk.handle,)]
+        assert (2, (chunk.handle,)) in deletions(cluster)
+
+    simulate(tmp_path, scenario, limits=limits)
+
+
+def test_a_dropped_replica_stays_while_its_chunk_lacks_one(tmp_path: Path) -> None:
+    limits = dataclasses.replace(NO_REPAIR, deletion_grace_s=5.0)
+
+    async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
+        (chunk,) = await writer.make()
+        await writer.drop(chunk, 2)
+        await cluster.world.clock.sleep(100)
+        assert chunk.handle in cluster.servers[2].replicas
+        await writer.remove()
+        await cluster.until(lambda: not cluster.servers[2].replicas, timeout_s=30)
 
     simulate(tmp_path, scenario, limits=limits)
 
@@ -414,15 +428,17 @@ def test_many_deletions_go_in_batches(tmp_path: Path) -> None:
     limits = dataclasses.replace(NO_REPAIR, deletion_grace_s=5.0, reap_batch=8)
 
     async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
-        chunks = await writer.make(30)
-        for chunk in chunks:
-            await writer.drop(chunk, 2)
-        server = cluster.servers[2]
-        await cluster.until(lambda: not server.replicas, timeout_s=30)
-        sizes = [len(o.handles) for o in server.orders if isinstance(o, DeleteReplicas)]
+        await writer.make(30)
+        await writer.remove()
+        await cluster.until(lambda: not any(s.replicas for s in cluster.servers.values()))
+        sizes = [len(handles) for server, handles in deletions(cluster) if server == 2]
         assert sum(sizes) == 30
         assert max(sizes) <= 8
         await cluster.world.clock.sleep(10)
         assert cluster.leading()._janitor.deletions_waiting() == 0
 
     simulate(tmp_path, scenario, limits=limits)
+
+
+def deletions(cluster: FakeCluster) -> list[tuple[int, tuple[int, ...]]]:
+    return [(server, order.handles) for server, order in orders_of(cluster, DeleteReplicas)]
