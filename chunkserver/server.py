@@ -79,7 +79,7 @@ class ChunkServer:
             self.metrics.control = control
             self.metrics.scrub = lambda: [walk.status() for walk in scrub.walks]
             nursery.start_soon(control.run)
-            nursery.start_soon(self.store.settle)
+            nursery.start_soon(self.store.syncing.run)
             nursery.start_soon(scrub.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
