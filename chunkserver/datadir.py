@@ -5,6 +5,7 @@
     DIR/replicas/H/HANDLE      one file per replica, see `format`; HANDLE is 16 hex digits, H the
                                handle shifted right by 12 bits in hex: 4096 chunks in a row share
                                a directory
+    DIR/lineage                which group of masters the server belongs to, see `lineage`
     DIR/quarantine/HANDLE.N    replica files that cannot be read, kept for people to look at
 
 identity.json: {"magic": "dfs chunkserver data directory", "format": 1, "cluster": NAME,

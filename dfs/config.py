@@ -45,6 +45,7 @@ _MAY_BE_ZERO = frozenset(
         "reserve_bytes",
         "settle_after_s",
         "slow_memory_s",
+        "snapshot_interval_s",
         "unknown_grace_s",
         "write_behind_s",
     }
@@ -119,6 +120,14 @@ class MasterLimits:
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0
     raise_timeout_s: float = 0.75  # a chunkserver's time to take a version that a client waits for
+    snapshot_interval_s: float = (
+        3600.0  # between two dumps of the metadata into snapshots/; 0: none
+    )
+    snapshots_kept: int = 24  # the newest ones
+    snapshot_reserve_bytes: int = 256 << 20  # no dump is made when it would leave less of the disk
+    dump_bytes_per_s: int = 32 << 20  # of uncompressed metadata, while a running master dumps
+    dump_frame_bytes: int = 1 << 20  # of uncompressed metadata in a frame of a dump
+    dump_piece_bytes: int = 1 << 20  # one FetchDump
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dfs.rpc import Endpoint, Handlers, Identity, serve
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.clients import Clients
+from master.dumps import Dumps
 from master.janitor import Janitor
 from master.operators import Operators
 from master.raft import RaftNode
@@ -43,6 +44,7 @@ class MasterServer:
         self._janitor = Janitor(
             env, self.raft, self.tables, self._sessions, self.chunkservers, config.limits
         )
+        self._dumps = Dumps(env, self.raft, self._store, config)
         self.raft.on_leadership = self._leadership_changed
 
     def handlers(self) -> Handlers:
@@ -58,9 +60,12 @@ class MasterServer:
             config.limits,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
+        recovery = self.chunkservers.recovery
         return {
             **raft.handlers(),
-            **clients.handlers(),
+            **recovery.guarding(clients.handlers()),
+            **recovery.handlers(),
+            **self._dumps.handlers(),
             **self.chunkservers.handlers(),
             **operators.handlers(),
         }
@@ -85,6 +90,7 @@ class MasterServer:
             address: str = await nursery.start(listening)
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
+            nursery.start_soon(self._dumps.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()

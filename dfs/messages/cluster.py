@@ -30,7 +30,8 @@ class DiskReport:
 class RegisterServer:
     """A chunkserver introduces itself to the leader. Answers Registered.
 
-    Refused with CONFIG when another live server uses the id or the cluster name is not this one.
+    Refused with CONFIG when another live server uses the id, the cluster name is not this one, or
+    the server has seen the group of masters that replaced this one.
     """
 
     server: int
@@ -38,11 +39,16 @@ class RegisterServer:
     zone: str
     cluster: str
     disks: tuple[DiskReport, ...]
+    lineage: int = 0  # the highest that the server has seen, see `Registered`
 
 
 @message(142)
 class Registered:
+    """`lineage` says which group of masters this is: one founded anew has a higher number than
+    the one that it replaced, which then gets no server any more."""
+
     heartbeat_s: float
+    lineage: int = 0
 
 
 @message(143)
@@ -343,3 +349,65 @@ class RepairStatus:
     eta_s: float  # until the queue is empty at this rate; -1: unknown
     copied_bytes: int = 0  # since this leader leads
     unreadable: int = 0  # chunks of which no complete replica is known
+
+
+# -- operators: dumps of the metadata, and recovery
+
+
+@message(190)
+class FindDump:
+    """A dump that the master asked has: the first with a name after `after`. Answers DumpFile.
+
+    With `make` it begins a new one instead, unless one is being made already, and names that.
+    """
+
+    after: str
+    make: bool = False
+
+
+@message(191)
+class DumpFile:
+    """`name` is "" when there is none. One that is not `ready` is so long by now."""
+
+    name: str
+    applied_index: int = 0
+    time_ns: int = 0
+    total_bytes: int = 0
+    ready: bool = False
+
+
+@message(192)
+class FetchDump:
+    """A piece of a dump. Answers DumpFile; payload: the bytes, none while it is not ready.
+
+    DISK, or whatever kept it from being made; CONFIG when there is none of that name (any more).
+    """
+
+    name: str
+    offset: int
+
+
+@message(193)
+class GetRecovery:
+    """How far a recovery is (`master.recovery`); with `finish`, end it. Answers RecoveryStatus."""
+
+    finish: bool = False
+
+
+@message(194)
+class RecoveryStatus:
+    """`under_way` False: there is none (any more).
+
+    `servers`: of each registered chunkserver (id, 1 once it has reported everything, replicas,
+    unknown replicas, their bytes, replicas older than their chunk). `missing_chunks` have no
+    replica that was reported; `missing` are the first of them: (inode, index, handle).
+    """
+
+    under_way: bool
+    source: str = ""  # of the state: a dump, or one master
+    since_ns: int = 0
+    adopted: int = 0  # versions that were taken from replicas
+    servers: tuple[tuple[int, ...], ...] = ()
+    chunks: int = 0
+    missing_chunks: int = 0
+    missing: tuple[tuple[int, ...], ...] = ()

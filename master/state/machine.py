@@ -16,9 +16,11 @@ from dfs.messages.common import Refused
 from dfs.messages.metadata import Answer, Submitted
 from dfs.rpc.codec import decode, decode_as
 from master.commands import (
+    AdoptReplicas,
     ApplyOperations,
     BeginSession,
     CommandBatch,
+    EndRecovery,
     EndSession,
     ForgetDeletions,
     ReapOrphans,
@@ -30,6 +32,7 @@ from master.state import (
     creation,
     orphans,
     records,
+    recovery,
     registry,
     removal,
     renaming,
@@ -76,6 +79,8 @@ _COMMANDS: dict[type, Callable[[Transaction, Any], object]] = {
     ReapOrphans: orphans.reap_orphans,
     SetServer: registry.set_server,
     ForgetDeletions: registry.forget_deletions,
+    AdoptReplicas: recovery.adopt_replicas,
+    EndRecovery: recovery.end_recovery,
 }
 
 

@@ -21,6 +21,7 @@ inode, directory or session is one range. `#` is an unsigned integer of 64 bits.
     servers       # server         u16 length of the address, address, zone
     counters      "counters"       the fields of `Counters`, fixed layout
     settings      "format"         nothing: the format byte is that of the whole state
+                  "recovering"     see `master.state.recovery`; there while a recovery is under way
 
 A cookie belongs to a name in a directory for as long as the name exists, whatever inode it leads
 to; cookies come from a counter of the directory that only rises. `.` is 1 and `..` is 2.
