@@ -88,9 +88,11 @@ async def load(env: Env, config: Master, path: str) -> Founded:
 
 
 async def recover(env: Env, config: Master) -> Founded:
-    """Found a group with this master's own state. Raises Failure or OSError: nothing is changed."""
+    """Found a group with this master's own state, in a directory that the caller has claimed.
+
+    Raises Failure or OSError: then nothing is changed.
+    """
     disk, path = env.disk, f"{config.data_dir}/{STATE}"
-    claim_directory(env, config)
     if not disk.exists(path):
         raise Failure(Code.CONFIG, f"{config.data_dir} holds no master's state")
     now_ns = env.clock.wall_ns()

@@ -51,12 +51,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "info": "Where a file's chunks are, and whether its replicas agree.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
+        "meta": "Dump, check and load the metadata; snapshots; recovery.",
     },
     "The shell": {
         "completion": "Print the completion script of a shell.",
     },
 }
-FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "mount", "umount"})
+FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "meta", "mount", "umount"})
 
 _OVERVIEW = """dfs is a replicated, strictly consistent file system that mounts as a directory.
 

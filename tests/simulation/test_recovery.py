@@ -20,7 +20,7 @@ from dfs.messages.cluster import (
 )
 from dfs.messages.common import ROOT
 from dfs.messages.operations import MakeDirectory
-from master import refounding
+from master import refounding, survivor
 from master.state import queries
 from master.state.recovery import JUMP
 from tests.conftest import ExpectedLogs
@@ -54,7 +54,10 @@ async def found_anew(
 ) -> refounding.Founded:
     """Run an offline command on a stopped master's disk, then start it."""
     env = cluster.world.env(f"master-{n}")
-    founded = await work(env, cluster._master_config(n), *arguments)
+    config = cluster._master_config(n)
+    if work is refounding.recover:
+        await survivor.check_alone(env, config)
+    founded = await work(env, config, *arguments)
     await start_master(cluster, n)
     await cluster.until_leader()
     return founded
@@ -215,13 +218,15 @@ def test_one_surviving_master_is_made_a_cluster_again(
             await cluster.until_registered(client, 3)
             await write_file(client, b"file", data, sync=True)
             await cluster.until_agreed()
-        survivor = int(cluster.leader()[-1])
-        others = [n for n in cluster.masters if n != survivor]
-        await lose_masters(cluster, *others, disks=False)
-        world.crash(f"master-{survivor}")
-        founded = await found_anew(cluster, survivor, refounding.recover)
+        last = int(cluster.leader()[-1])
+        others = [n for n in cluster.masters if n != last]
+        world.crash(f"master-{last}")
+        with pytest.raises(Failure, match="is alive"):
+            await survivor.check_alone(world.env(f"master-{last}"), cluster._master_config(last))
+        await lose_masters(cluster, last, *others, disks=False)
+        founded = await found_anew(cluster, last, refounding.recover)
         assert founded.inodes == 2
-        assert world.env(f"master-{survivor}").disk.exists(founded.replaced)
+        assert world.env(f"master-{last}").disk.exists(founded.replaced)
         async with cluster.client("client-2") as client:
             status = await until_reported(cluster, client, 3)
             assert (status.adopted, status.missing_chunks) == (0, 0)
@@ -234,9 +239,9 @@ def test_one_surviving_master_is_made_a_cluster_again(
                 await start_master(cluster, n)
             while any(world.is_alive(f"master-{n}") for n in others):
                 await world.clock.sleep(0.1)
-            told = [reason for name, reason in world.endings if name != f"master-{survivor}"]
+            told = [reason for name, reason in world.endings if name != f"master-{last}"]
             assert sum("replaced by one founded anew" in reason for reason in told) == 2
-            assert cluster.leader() == f"master-{survivor}"
+            assert cluster.leader() == f"master-{last}"
             await grow(cluster, client, *others)
             await write_file(client, b"more", data)
             await cluster.until_agreed()
