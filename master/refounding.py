@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from dfs.config import Master
 from dfs.errors import Code, Failure
 from dfs.runtime import Env, WriteBatch
-from master.dump import Header, verify
+from master.dump import Header, Reader, verify
 from master.dumps import header_of, reading
 from master.raft import formats
 from master.raft.formats import Member
@@ -75,8 +75,7 @@ async def load(env: Env, config: Master, path: str) -> Founded:
     try:
         # Read a second time, since it was too long to be kept; so it is verified again, too.
         with reading(disk, path) as (reader, _):
-            for table, pairs in reader.batches():
-                work.write_now(WriteBatch({table: dict(pairs)}))
+            _store_all(work, reader, config.limits.dump_frame_bytes)
         if reader.end != end:
             raise Failure(Code.CORRUPT, f"{path} was changed while it was loaded")
         source = f"the dump of master {header.master} at {header.applied}"
@@ -138,6 +137,17 @@ def _new_work(env: Env, config: Master) -> Store:
     path = f"{config.data_dir}/{WORK}"
     remove_store(env.disk, path)
     return Store.open(env, path, config.raft)
+
+
+def _store_all(store: Store, reader: Reader, batch_bytes: int) -> None:
+    batch, size_bytes = WriteBatch(), 0
+    for table, pairs in reader.batches():
+        batch.tables.setdefault(table, {}).update(pairs)
+        size_bytes += sum(len(key) + len(value) for key, value in pairs)
+        if size_bytes >= batch_bytes:  # each write is a transaction with its own fsync
+            store.write_now(batch)
+            batch, size_bytes = WriteBatch(), 0
+    store.write_now(batch)
 
 
 def _check_survivor(store: Store, config: Master) -> None:
