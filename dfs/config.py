@@ -47,6 +47,7 @@ _MAY_BE_ZERO = frozenset(
         "slow_memory_s",
         "snapshot_interval_s",
         "unknown_grace_s",
+        "verify_below_bytes",
         "write_behind_s",
     }
 )
@@ -103,6 +104,7 @@ class Raft:
     redial_s: float = 0.1  # between attempts to reach another master
     redial_refused_s: float = 10.0  # the same when it has another key
     link_timeout_s: float = 3.0  # a link that brings nothing for this long is closed
+    verify_below_bytes: int = 512 << 20  # at a start, a state file up to that size is read wholly
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from dfs.rpc import Connection
 from dfs.runtime import Env
 from master import dump
 from master.dumps import header_of, reading
+from master.opening import STATE, lock_directory
 from master.raft.membership import check_format
-from master.refounding import STATE, claim_directory
 from master.store import Store
 
 STDOUT = "-"
@@ -87,10 +87,11 @@ class Output:
 
 async def dump_offline(env: Env, config: Master, path: str) -> str:
     """Dump a stopped master's state. Raises Failure or OSError."""
-    claim_directory(env, config)
+    lock_directory(env, config)
     state = f"{config.data_dir}/{STATE}"
     if not env.disk.exists(state):
         raise Failure(Code.CONFIG, f"{config.data_dir} holds no master's state")
+    env.disk.verify_key_value(state)
     store = Store.open(env, state, config.raft)
     out = Output(env, path)
     try:

@@ -33,6 +33,7 @@ from dfs.errors import Code, Failure
 from dfs.runtime import Env, WriteBatch
 from master.dump import Header, Reader, verify
 from master.dumps import header_of, reading
+from master.opening import STATE, lock_directory
 from master.raft import formats
 from master.raft.formats import Member
 from master.raft.journal import StoreJournal
@@ -45,7 +46,7 @@ from master.store import JOURNAL, MEMBERS, META, RAFT_TABLES, Store
 
 log = logging.getLogger(__name__)
 
-STATE, WORK, REPLACED = "state.mdb", "refounding.mdb", "state.mdb.replaced"
+WORK, REPLACED = "refounding.mdb", "state.mdb.replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Founded:
 async def load(env: Env, config: Master, path: str) -> Founded:
     """Found a group with the state of a dump. Raises Failure or OSError: then nothing is there."""
     disk = env.disk
-    claim_directory(env, config)
+    lock_directory(env, config)
     if disk.exists(f"{config.data_dir}/{STATE}"):
         text = f"{config.data_dir} holds a master's state already; load into an empty data_dir"
         raise Failure(Code.CONFIG, text)
@@ -98,6 +99,7 @@ async def recover(env: Env, config: Master) -> Founded:
     replaced = f"{config.data_dir}/{REPLACED}-{now_ns}"
     work_path = f"{config.data_dir}/{WORK}"
     remove_store(disk, work_path)
+    disk.verify_key_value(path)
     old = Store.open(env, path, config.raft)
     try:
         _check_survivor(old, config)
@@ -121,16 +123,6 @@ async def _recover_copy(env: Env, config: Master, path: str, now_ns: int) -> Fou
     finally:
         work.close()
     return Founded(applied, entries, counts.inodes, counts.chunks)
-
-
-def claim_directory(env: Env, config: Master) -> None:
-    """Make sure that no master runs on it. Raises Failure(CONFIG)."""
-    env.disk.make_directory(config.data_dir)
-    try:
-        env.disk.lock(f"{config.data_dir}/lock")
-    except OSError as error:
-        text = f"{config.data_dir} is in use: stop master {config.id} first ({error.strerror})"
-        raise Failure(Code.CONFIG, text) from None
 
 
 def _new_work(env: Env, config: Master) -> Store:

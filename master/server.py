@@ -12,18 +12,17 @@ from functools import partial
 import trio
 
 from dfs.config import Master, load_key
-from dfs.errors import Code, Failure
 from dfs.rpc import Endpoint, Handlers, Identity, serve
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.clients import Clients
 from master.dumps import Dumps
 from master.janitor import Janitor
+from master.opening import open_store
 from master.operators import Operators
 from master.raft import RaftNode
 from master.sessions import LiveSessions
 from master.state import StateMachine, queries
-from master.store import Store
 from master.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -97,17 +96,6 @@ class MasterServer:
             await self.raft.stop()
             nursery.cancel_scope.cancel()
         self._store.close()
-
-
-def open_store(env: Env, config: Master) -> Store:
-    """Open the state of this master. Raises Failure: DISK when damaged, CONFIG when in use."""
-    env.disk.make_directory(config.data_dir)
-    try:
-        env.disk.lock(f"{config.data_dir}/lock")
-    except OSError as error:
-        text = f"{config.data_dir} is in use by another process"
-        raise Failure(Code.CONFIG, text, errno=error.errno or 0) from None
-    return Store.open(env, f"{config.data_dir}/state.mdb", config.raft)
 
 
 async def run(

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dfs.config import Master
 from dfs.errors import Code, Failure
 from dfs.runtime import Env
+from master.opening import STATE, lock_directory
 from master.raft.membership import stored_members
-from master.refounding import STATE, Founded, claim_directory
+from master.refounding import Founded
 from master.store import Store
 
 QUESTION = (
@@ -32,10 +33,11 @@ async def check_alone(env: Env, config: Master) -> None:
 
 
 def _others(env: Env, config: Master) -> list[tuple[int, str]]:
-    claim_directory(env, config)
+    lock_directory(env, config)
     path = f"{config.data_dir}/{STATE}"
     if not env.disk.exists(path):
         raise Failure(Code.CONFIG, f"{config.data_dir} holds no master's state")
+    env.disk.verify_key_value(path)
     store = Store.open(env, path, config.raft)
     try:
         members = [m for m in stored_members(store) if m.present and m.id != config.id]

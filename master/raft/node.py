@@ -21,7 +21,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
@@ -34,7 +34,7 @@ from dfs.runtime import Env
 from dfs.runtime.current import current_env
 from master.raft import formats, membership
 from master.raft.changes import Changes
-from master.raft.core import Core, check_limits
+from master.raft.core import Core, Machine, check_limits
 from master.raft.formats import Message
 from master.raft.founding import Founding
 from master.raft.links import Links
@@ -45,14 +45,6 @@ from master.store import META, Store
 log = logging.getLogger(__name__)
 
 _EPSILON_S = 1e-6  # pysyncobj acts after a deadline, not at it
-
-
-class Machine(Protocol):
-    """What the log is applied to."""
-
-    def apply(self, command: bytes) -> Any:
-        """Apply an encoded CommandBatch. Deterministic; raises on no input (H11)."""
-        ...
 
 
 class RaftNode:
@@ -297,7 +289,10 @@ class RaftNode:
         try:
             await self._store.flush(self._env)
         except (OSError, Failure) as error:
-            self._env.fatal(f"the disk refused the Raft log: {error}")
+            self._env.fatal(
+                f"the disk refused the Raft log: {error}; what was acknowledged is safe: "
+                f"see to the disk of {self._config.data_dir} and start this master again"
+            )
         self._dirty_since = None
         if core is not None:
             core.flushed(last_index)
