@@ -62,13 +62,22 @@ def dump(
 
 
 @meta.command()
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
+@click.option("--offline", metavar="MASTER.TOML", help="The state of this stopped master instead.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def check(file: str, as_json: bool) -> int:
-    """Read the dump FILE from beginning to end and verify all of it."""
+def check(file: str | None, offline: str | None, as_json: bool) -> int:
+    """Read the dump FILE, or a master's state, from beginning to end and verify all of it."""
     from master import meta_work
 
-    facts = _run(lambda env: meta_work.check(env, file))
+    if (file is None) == (offline is None):
+        raise click.UsageError("Give a FILE, or --offline MASTER.TOML.")
+    if offline is not None:
+        config = _master_config(offline)
+        file = config.data_dir
+        facts = _run(lambda env: meta_work.check_offline(env, config))
+    else:
+        file = str(file)
+        facts = _run(lambda env: meta_work.check(env, file))
     if as_json:
         output.emit_json(facts)
     else:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from dfs.messages.cluster import DumpFile, FetchDump, FindDump, GetRecovery, Rec
 from dfs.rpc import Connection
 from dfs.runtime import Env
 from master import dump
+from master.dump import End, Header, Reader
 from master.dumps import header_of, reading
 from master.opening import STATE, lock_directory
 from master.raft.membership import check_format
@@ -28,6 +30,7 @@ from master.store import Store
 STDOUT = "-"
 PARTIAL = ".partial"
 POLL_S = 0.2
+_FRAME_BYTES = 1 << 20
 PIECE_TIMEOUT_S = 60.0
 RECOVERY_TIMEOUT_S = 600.0  # the leader looks at every chunk
 
@@ -87,22 +90,15 @@ class Output:
 
 async def dump_offline(env: Env, config: Master, path: str) -> str:
     """Dump a stopped master's state. Raises Failure or OSError."""
-    lock_directory(env, config)
-    state = f"{config.data_dir}/{STATE}"
-    if not env.disk.exists(state):
-        raise Failure(Code.CONFIG, f"{config.data_dir} holds no master's state")
-    env.disk.verify_key_value(state)
-    store = Store.open(env, state, config.raft)
-    out = Output(env, path)
-    try:
-        check_format(store)
-        header = header_of(store, config, env.clock.wall_ns())
-        for frame in dump.frames(header, store, config.limits.dump_frame_bytes):
-            out.write(frame)
-        return out.finish()
-    finally:
-        out.close()
-        store.close()
+    with _stopped(env, config) as store:
+        out = Output(env, path)
+        try:
+            header = header_of(store, config, env.clock.wall_ns())
+            for frame in dump.frames(header, store, config.limits.dump_frame_bytes):
+                out.write(frame)
+            return out.finish()
+        finally:
+            out.close()
 
 
 async def dump_online(env: Env, fetch: Fetch, path: str) -> str:
@@ -149,7 +145,49 @@ async def check(env: Env, path: str) -> dict[str, Any]:
     """Verify a dump; what it is of. Raises Failure or OSError."""
     with reading(env.disk, path) as (reader, total_bytes):
         end = dump.verify(reader)
-        header = reader.header
+        return _facts(reader.header, end, total_bytes)
+
+
+async def check_offline(env: Env, config: Master) -> dict[str, Any]:
+    """Verify a stopped master's state, structure and records; what it is. Raises as `check`."""
+    with _stopped(env, config) as store:
+        frames = dump.frames(header_of(store, config, env.clock.wall_ns()), store, _FRAME_BYTES)
+        reader = Reader(_joined(frames), config.data_dir)
+        end = dump.verify(reader)
+        return _facts(reader.header, end, store.used_bytes())
+
+
+def _joined(pieces: Iterator[bytes]) -> Callable[[int], bytes]:
+    """What a `Reader` reads with, from the pieces of a dump that is being made."""
+    pending = bytearray()
+
+    def read(length_bytes: int) -> bytes:
+        while len(pending) < length_bytes and (piece := next(pieces, b"")):
+            pending.extend(piece)
+        data = bytes(pending[:length_bytes])
+        del pending[:length_bytes]
+        return data
+
+    return read
+
+
+@contextmanager
+def _stopped(env: Env, config: Master) -> Iterator[Store]:
+    """The state of a master that does not run, its structure verified. Raises Failure, OSError."""
+    lock_directory(env, config)
+    state = f"{config.data_dir}/{STATE}"
+    if not env.disk.exists(state):
+        raise Failure(Code.CONFIG, f"{config.data_dir} holds no master's state")
+    env.disk.verify_key_value(state)
+    store = Store.open(env, state, config.raft)
+    try:
+        check_format(store)
+        yield store
+    finally:
+        store.close()
+
+
+def _facts(header: Header, end: End, total_bytes: int) -> dict[str, Any]:
     made = dataclasses.asdict(header)
     made["members"] = [{"id": id, "address": address} for id, address in header.members]
     made.pop("tables")
@@ -167,7 +205,7 @@ def described(path: str, facts: dict[str, Any]) -> list[str]:
     records = ", ".join(f"{count} {table}" for table, count in facts["records"].items() if count)
     masters = ", ".join(f"{m['id']} at {m['address']}" for m in facts["members"])
     return [
-        f"{path} is whole.",
+        f"{path} is sound.",
         f"cluster  {facts['cluster']}, dumped by master {facts['master']} (dfs {facts['program']})",
         f"state    at {facts['applied']} of {output.timestamp(facts['time_ns'])}",
         f"masters  {masters}",

@@ -30,6 +30,9 @@ def judge(answers: Sequence[Answer]) -> Health:
     leader = leader_among(answers)
     if leader is None or leader.status is None:
         return Health("unavailable", ("no master leads", *problems))
+    if leader.status.recovering:
+        source = leader.status.recovering
+        problems.append(f"recovering from {source}: nothing can be changed (dfs meta recovered)")
     problems += _unreachable_masters(leader.status, answers)
     for server in leader.status.servers:
         problems += _server_problems(server)

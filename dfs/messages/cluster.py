@@ -242,6 +242,7 @@ class ClusterStatus:
     chunks: int
     under_replicated: int
     state_digest: str = ""  # hash of the whole replicated state at applied_index (GetStateDigest)
+    recovering: str = ""  # from what, while a recovery is under way (GetRecovery)
 
 
 @message(174)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def test_a_dump_is_fetched_verified_and_like_the_state(dfs: Dfs, tmp_path: Path)
     assert facts["cluster"] == "local"
     assert facts["records"]["inodes"] == status["inodes"]
     assert facts["members"] == [{"id": 1, "address": status["leader_address"]}]
-    assert dfs.ok("meta", "check", path)[0] == f"{path} is whole."
+    assert dfs.ok("meta", "check", path)[0] == f"{path} is sound."
 
 
 def test_a_dump_can_go_through_a_pipe(dfs: Dfs, tmp_path: Path) -> None:
@@ -89,10 +90,13 @@ def test_what_was_loaded_can_be_dumped_without_any_master(
     assert "dfs meta recovered" in loaded.stderr
     dumped = driver.dfs("meta", "dump", tmp_path / "second", "--offline", config)
     assert dumped.returncode == 0, dumped.stderr
+    checked = driver.dfs("meta", "check", "--offline", config, "--json")
+    assert checked.returncode == 0, checked.stderr
     before = dfs.json("meta", "check", tmp_path / "dump")
     after = dfs.json("meta", "check", tmp_path / "second")
     assert after["records"]["inodes"] == before["records"]["inodes"]
     assert after["lineage"] > before["lineage"] == 0
+    assert json.loads(checked.stdout)["digest"] == after["digest"]
 
 
 def test_without_a_recovery_there_is_nothing_to_end(dfs: Dfs) -> None:

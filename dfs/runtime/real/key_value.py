@@ -35,6 +35,7 @@ _PAGE_HEADER_BYTES = 16  # of LMDB 0.9 files; 1.0 has 24
 _META = struct.Struct("=IIQQ48s48sQQ")  # magic, version, address, map size, dbs, last page, txn
 _PAGE_SIZE = struct.Struct("=I")  # the free database's md_pad holds the page size
 _FILE_MODE = 0o600
+_FULL_BELOW_BYTES = 1 << 20  # what a full disk may still have left
 
 
 class RealKeyValue:
@@ -241,6 +242,11 @@ def _verify(path: str, size_bytes: int) -> None:
         )
 
 
+def _is_full(path: str) -> bool:
+    status = os.statvfs(os.path.dirname(path) or ".")
+    return status.f_bavail * status.f_frsize < _FULL_BELOW_BYTES
+
+
 def _sync_file(path: str) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -266,6 +272,9 @@ def _raise(error: lmdb.Error, path: str) -> NoReturn:
         raise OSError(errno.ENOSPC, f"the store {path} has reached its map size") from error
     if error.code == 0:  # not LMDB's but the binding's own: used after `close`
         raise OSError(errno.EBADF, "the store is closed", path) from error
+    if error.code == errno.EIO and _is_full(path):
+        # LMDB takes the short write that a disk answers when it becomes full for an I/O error.
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for the store", path) from error
     if error.code > 0:
         raise OSError(error.code, f"{os.strerror(error.code)} in the store", path) from error
     raise Failure(Code.DISK, f"the store {path} is damaged: {error}") from error
