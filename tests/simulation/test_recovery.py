@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from dfs.client import Client
 from dfs.errors import Code, Failure
@@ -19,8 +20,10 @@ from dfs.messages.cluster import (
     RecoveryStatus,
 )
 from dfs.messages.common import ROOT
-from dfs.messages.operations import MakeDirectory
-from master import refounding, survivor
+from dfs.messages.metadata import Numbered, Submit
+from dfs.messages.operations import MakeDirectory, Unlink
+from dfs.rpc import Request
+from master import meta_work, refounding, survivor
 from master.state import queries
 from master.state.recovery import JUMP
 from tests.conftest import ExpectedLogs
@@ -156,9 +159,6 @@ async def refused(cluster: SimCluster, client: Client) -> None:
     """Nothing can be changed while the cluster recovers."""
     leading = cluster.leading()
     session = client.session
-    from dfs.messages.metadata import Numbered, Submit
-    from dfs.rpc import Request
-
     operation = MakeDirectory(client.root_inode, b"not now", 0o755, ROOT)
     message = Submit(session, 1, (Numbered(1, operation),))
     handler = leading.handlers()[Submit]
@@ -299,5 +299,101 @@ def test_a_load_needs_an_empty_directory_and_the_right_cluster(tmp_path: Path) -
         with pytest.raises(Failure, match="holds a master's state already") as caught:
             await refounding.load(world.env("elsewhere"), config, DUMP)
         assert caught.value.code is Code.CONFIG
+
+    simulate(tmp_path, scenario)
+
+
+async def unlink(client: Client, name: bytes) -> None:
+    await client.perform(Unlink(client.root_inode, name, ROOT))
+
+
+def test_what_was_deleted_after_the_dump_is_listed_as_missing(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    the_noise_of_lost_masters(expected_logs)
+
+    async def scenario(cluster: SimCluster) -> None:
+        async with cluster.client("client-1") as client:
+            await cluster.until_registered(client, 3)
+            inode = await write_file(client, b"deleted later", content(1, 1 << 20), sync=True)
+            await write_file(client, b"kept", content(2, 1 << 20), sync=True)
+            (chunk,) = (await client.chunk_map(inode, 0, 1)).chunks
+            dump = await make_dump(cluster)
+            await unlink(client, b"deleted later")
+            while any(chunk.handle in cluster.replicas(n) for n in cluster.chunkservers):
+                await cluster.world.clock.sleep(0.5)
+        await lose_masters(cluster, 1, 2, 3, disks=True)
+        await load(cluster, 1, dump)
+        async with cluster.client("client-2") as client:
+            status = await until_reported(cluster, client, 3)
+            assert (status.chunks, status.missing_chunks) == (2, 1)
+            assert status.missing == ((inode, 0, chunk.handle),)
+            report = "\n".join(meta_work.recovery_report(status))
+            assert f"inode {inode} chunk 0 (handle {chunk.handle:x})" in report
+            assert await read_file(client, b"kept") == content(2, 1 << 20)
+
+    simulate(tmp_path, scenario)
+
+
+def test_file_data_waits_for_the_last_chunkserver(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    the_noise_of_lost_masters(expected_logs)
+
+    async def scenario(cluster: SimCluster) -> None:
+        world = cluster.world
+        async with cluster.client("client-1") as client:
+            await cluster.until_registered(client, 3)
+            await write_file(client, b"file", b"old" * 1000, sync=True)
+            dump = await make_dump(cluster)
+            world.crash("chunkserver-3", power_loss=False)
+            await write_file(client, b"file", b"new" * 1000, sync=True)
+        await lose_masters(cluster, 1, 2, 3, disks=True)
+        # Only the server that was left behind is there, and its version is the map's.
+        for n in (1, 2):
+            world.crash(f"chunkserver-{n}", power_loss=False)
+        world.restart("chunkserver-3")
+        await load(cluster, 1, dump)
+        async with cluster.client("client-2") as client:
+            status = await until_reported(cluster, client, 1)
+            assert meta_work.unreported(status) == [1, 2]
+            with trio.move_on_after(5):
+                await read_file(client, b"file")
+                raise AssertionError("what was left behind has been read")
+            for n in (1, 2):
+                world.restart(f"chunkserver-{n}")
+            await until_reported(cluster, client, 3)
+            assert await read_file(client, b"file") == b"new" * 1000
+
+    simulate(tmp_path, scenario)
+
+
+def test_a_recovery_goes_on_after_a_restart_and_holds_all_deletions(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    the_noise_of_lost_masters(expected_logs)
+
+    async def scenario(cluster: SimCluster) -> None:
+        world = cluster.world
+        async with cluster.client("client-1") as client:
+            await cluster.until_registered(client, 3)
+            inode = await write_file(client, b"open", content(1, 1 << 20), sync=True)
+            file = await client.open_file(inode, ROOT, write=False)
+            await unlink(client, b"open")  # an orphan, for as long as it is open
+            dump = await make_dump(cluster)
+            await file.close()
+        await lose_masters(cluster, 1, 2, 3, disks=True)
+        await load(cluster, 1, dump)
+        async with cluster.client("client-2") as client:
+            await until_reported(cluster, client, 3)
+            await start_master(cluster, 1)
+            await cluster.until_leader()
+            await until_reported(cluster, client, 3)
+            await world.clock.sleep(30.0)
+            assert queries.orphans(cluster.leading().tables, 10) == (inode,)
+            await recovery(client, finish=True)
+            await cluster.until_registered(client, 3)
+            await cluster.until_clean()
+            assert queries.counts(cluster.leading().tables).chunks == 0
 
     simulate(tmp_path, scenario)
