@@ -50,7 +50,9 @@ _MAY_BE_ZERO = frozenset(
         "scrub_first_s",
         "settle_after_s",
         "slow_memory_s",
+        "snapshot_interval_s",
         "unknown_grace_s",
+        "verify_below_bytes",
         "write_behind_s",
     }
 )
@@ -108,6 +110,7 @@ class Raft:
     redial_refused_s: float = 10.0  # the same when it has another key
     link_timeout_s: float = 3.0  # a link that brings nothing for this long is closed
     ready_lag_entries: int = 1000  # a master that has more yet to apply is not ready
+    verify_below_bytes: int = 512 << 20  # at a start, a state file up to that size is read wholly
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,12 @@ class MasterLimits:
     settles_at_once: int = 32  # those that a client waits for do not count
     settles_per_server: int = 8  # by one source
     repair_grace_s: float = 60.0  # how long a dead server is waited for before it is replaced
+    snapshot_interval_s: float = 3600.0  # between two dumps of the metadata into snapshots/; 0: off
+    snapshots_kept: int = 24  # the newest ones
+    snapshot_reserve_bytes: int = 256 << 20  # no dump is made when it would leave less of the disk
+    dump_bytes_per_s: int = 32 << 20  # of uncompressed metadata, while a running master dumps
+    dump_frame_bytes: int = 1 << 20  # of uncompressed metadata in a frame of a dump
+    dump_piece_bytes: int = 1 << 20  # one FetchDump
 
 
 @dataclass(frozen=True)

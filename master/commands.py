@@ -128,6 +128,32 @@ class StrikeServer:
     server: int
 
 
+@message(235)
+class Adoption:
+    """A replica of a version that the chunk map does not know of. `joins`: the map has that version
+    from another replica, and this one belongs to the same set."""
+
+    handle: int
+    version: int
+    server: int
+    joins: bool = False
+
+
+@message(236)
+class AdoptReplicas:
+    """While recovering: chunks take these versions, where higher, and the servers that have them.
+
+    What does not apply (any more) is left out. Answers Done. See `master.state.recovery`.
+    """
+
+    adoptions: tuple[Adoption, ...]
+
+
+@message(237)
+class EndRecovery:
+    """The recovery is over: the chunk map is the truth again. Answers Done."""
+
+
 Command = (
     ApplyOperations
     | BeginSession
@@ -138,4 +164,6 @@ Command = (
     | ChangeReplicas
     | SetMode
     | StrikeServer
+    | AdoptReplicas
+    | EndRecovery
 )

@@ -12,16 +12,17 @@ from functools import partial
 import trio
 
 from dfs.config import Master, load_key
-from dfs.errors import Code, Failure
 from dfs.metrics.monitor import Monitor
 from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Handlers, Identity, serve
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.clients import Clients
+from master.dumps import Dumps
 from master.janitor import Janitor
 from master.meter import MasterMeter
 from master.metrics import MasterMetrics, reasons
+from master.opening import open_store
 from master.operators import Operators
 from master.raft import RaftNode
 from master.replica_notes import ReplicaNotes
@@ -29,7 +30,6 @@ from master.reports import Reports
 from master.sessions import LiveSessions
 from master.settling import Settling
 from master.state import StateMachine, queries
-from master.store import Store
 from master.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class MasterServer:
             self.notes,
             config.limits,
         )
+        self._dumps = Dumps(env, self.raft, self._store, config)
         self.raft.on_leadership = self._leadership_changed
         self._meter = MasterMeter()
         self.metrics = MasterMetrics(
@@ -90,9 +91,12 @@ class MasterServer:
             self._meter,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
+        recovery = self.chunkservers.recovery
         return {
             **raft.handlers(),
-            **clients.handlers(),
+            **recovery.guarding(clients.handlers()),
+            **recovery.handlers(),
+            **self._dumps.handlers(),
             **self.chunkservers.handlers(),
             **self._reports.handlers(),
             **operators.handlers(),
@@ -121,23 +125,13 @@ class MasterServer:
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
             nursery.start_soon(self.settling.run)
+            nursery.start_soon(self._dumps.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()
             await self.raft.stop()
             nursery.cancel_scope.cancel()
         self._store.close()
-
-
-def open_store(env: Env, config: Master) -> Store:
-    """Open the state of this master. Raises Failure: DISK when damaged, CONFIG when in use."""
-    env.disk.make_directory(config.data_dir)
-    try:
-        env.disk.lock(f"{config.data_dir}/lock")
-    except OSError as error:
-        text = f"{config.data_dir} is in use by another process"
-        raise Failure(Code.CONFIG, text, errno=error.errno or 0) from None
-    return Store.open(env, f"{config.data_dir}/state.mdb", config.raft)
 
 
 async def run(

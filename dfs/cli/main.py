@@ -55,12 +55,13 @@ SECTIONS: dict[str, dict[str, str]] = {
         "scrub": "The background verification of all replicas; the quarantine.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
+        "meta": "Dump, check and load the metadata; snapshots; recovery.",
     },
     "The shell": {
         "completion": "Print the completion script of a shell.",
     },
 }
-FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "mount", "umount", "sync"})
+FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "meta", "mount", "umount", "sync"})
 
 _OVERVIEW = """dfs is a replicated, strictly consistent file system that mounts as a directory.
 

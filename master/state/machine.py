@@ -16,10 +16,12 @@ from dfs.messages.common import Refused
 from dfs.messages.metadata import Answer, Submitted
 from dfs.rpc.codec import decode, decode_as
 from master.commands import (
+    AdoptReplicas,
     ApplyOperations,
     BeginSession,
     ChangeReplicas,
     CommandBatch,
+    EndRecovery,
     EndSession,
     ForgetDeletions,
     ReapOrphans,
@@ -33,6 +35,7 @@ from master.state import (
     creation,
     orphans,
     records,
+    recovery,
     registry,
     removal,
     renaming,
@@ -83,6 +86,8 @@ _COMMANDS: dict[type, Callable[[Transaction, Any], object]] = {
     ChangeReplicas: replicas.change_replicas,
     SetMode: registry.set_mode,
     StrikeServer: registry.strike_server,
+    AdoptReplicas: recovery.adopt_replicas,
+    EndRecovery: recovery.end_recovery,
 }
 
 

@@ -14,7 +14,8 @@ from chunkserver.scrub import Walk
 from chunkserver.store import Store
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
-from dfs.messages.cluster import ScrubAction, Suspicion
+from dfs.messages.cluster import Suspicion
+from dfs.messages.scrubbing import ScrubAction
 from dfs.runtime.sim import World
 from tests.chunkserver.stores import get, put, store_on
 from tests.conftest import ExpectedLogs
