@@ -16,11 +16,15 @@ from dfs.messages.common import Refused
 from dfs.messages.metadata import Answer, Submitted
 from dfs.rpc.codec import decode, decode_as
 from master.commands import (
+    AdjustCounts,
+    AdjustInode,
     ApplyOperations,
+    AttachInode,
     BeginSession,
     CommandBatch,
     EndSession,
     ForgetDeletions,
+    MendRecords,
     ReapOrphans,
     SetServer,
 )
@@ -28,6 +32,7 @@ from master.state import (
     attributes,
     chunks,
     creation,
+    mending,
     orphans,
     records,
     registry,
@@ -76,6 +81,10 @@ _COMMANDS: dict[type, Callable[[Transaction, Any], object]] = {
     ReapOrphans: orphans.reap_orphans,
     SetServer: registry.set_server,
     ForgetDeletions: registry.forget_deletions,
+    MendRecords: mending.mend_records,
+    AdjustInode: mending.adjust_inode,
+    AttachInode: mending.attach_inode,
+    AdjustCounts: mending.adjust_counts,
 }
 
 
