@@ -179,14 +179,24 @@ class EndSettling:
 
 @message(121)
 class ListReplicas:
-    """The replicas with a handle above `after`, at most `limit`, rising. Answers ReplicaPage."""
+    """The replicas with a handle above `after`, at most `limit`, rising. Answers ReplicaPage.
+
+    `verify` has each of them read and compared with its checksums before; that takes its time.
+    """
 
     after: int
     limit: int
+    verify: bool = False
 
 
 @message(122)
 class ListedReplica:
+    """`damaged` is a bitmap of blocks known to be damaged, as in `ReplicaTable`.
+
+    `digest` is that of `ReplicaInfo`, where `verify` was asked for; "" where it was not, or where
+    the replica cannot be read at all.
+    """
+
     handle: int
     version: int
     generation: int
@@ -194,9 +204,14 @@ class ListedReplica:
     state: int  # a ReplicaState
     disk: str
     damaged_blocks: int = 0
+    damaged: bytes = b""
+    digest: str = ""  # 16 hex digits
 
 
 @message(123)
 class ReplicaPage:
+    """`quarantined`: paths of what the server has set aside; with the first page (`after` 0)."""
+
     replicas: tuple[ListedReplica, ...]
     complete: bool  # none follows
+    quarantined: tuple[str, ...] = ()
