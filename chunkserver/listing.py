@@ -1,12 +1,12 @@
 """What this server has, in the order of handles: for `dfs fsck`, which compares it with the map.
 
-Listing reads what is in memory and touches no disk. Verifying reads a replica from its disk, a few
-blocks at a time, at most `verify_bytes_per_s`, and lets everybody else go first in between.
+Listing looks at what is in memory and touches no disk. Verifying looks for the replica's file and
+reads it from its disk, a few blocks at a time and at most `verify_bytes_per_s`; in between anybody
+else has the replica's turn.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 from bisect import bisect_right
 from functools import partial
@@ -14,17 +14,18 @@ from functools import partial
 from chunkserver import format as layout
 from chunkserver.replica import Replica
 from chunkserver.store import Entry, Store
-from dfs.checksums import checksum
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
-from dfs.layout import BLOCK_BYTES
-from dfs.messages.chunks import ListedReplica, ListReplicas, ReplicaPage, ReplicaState
+from dfs.layout import BLOCK_BYTES, BLOCKS_PER_CHUNK
+from dfs.messages.chunks import ListedReplica, ListReplicas, ReplicaPage
 from dfs.rpc import Handlers, Request
 from dfs.runtime import Env
 
 log = logging.getLogger(__name__)
 
 _BLOCKS_AT_A_TIME = 16
+_BITMAP_BYTES = BLOCKS_PER_CHUNK // 8
+_QUARANTINED_MAX = 1000  # paths named in one answer
 
 
 class Listing:
@@ -32,34 +33,124 @@ class Listing:
 
     def __init__(self, env: Env, limits: ChunkserverLimits, store: Store) -> None:
         self._env, self._limits, self._store = env, limits, store
+        self._order: list[int] = []  # the handles when a first page was asked for
 
     def handlers(self) -> Handlers:
         return {ListReplicas: self._list}
 
     async def _list(self, request: Request) -> ReplicaPage:
         message: ListReplicas = request.message
-        handles = self._store.handles()
-        first = bisect_right(handles, message.after)
         limit = max(1, min(message.limit, self._limits.report_page))
-        asked = handles[first : first + limit]
-        found = [await self._listed(handle, message.verify) for handle in asked]
-        aside = await self._quarantined() if message.after == 0 else ()
-        listed = tuple(replica for replica in found if replica is not None)
-        return ReplicaPage(listed, first + limit >= len(handles), aside)
+        aside = () if message.after or message.up_to else await self._quarantined()
+        listed: list[ListedReplica] = []
+        after, complete = message.after, False
+        while not listed and not complete:  # a page whose replicas have gone is no page
+            handles, complete = self._page(message, after, limit)
+            listed = await self._look(handles, verify=message.verify)
+            after = handles[-1] if handles else after
+        return ReplicaPage(tuple(listed), complete, aside)
 
-    async def _listed(self, handle: int, verify: bool) -> ListedReplica | None:
-        """None for one that has gone meanwhile."""
-        if not self._store.has(handle):
-            return None
-        entry = self._store.find(handle)
-        digest = ""
+    async def _look(self, handles: list[int], *, verify: bool) -> list[ListedReplica]:
+        digests: dict[int, str] = {}
         if verify:
+            for handle in handles:
+                digests[handle] = await self._verify(handle)
+        return [self._listed(h, digests.get(h, "")) for h in handles if self._store.has(h)]
+
+    def _page(self, message: ListReplicas, after: int, limit: int) -> tuple[list[int], bool]:
+        """The handles that are next, and whether none follow."""
+        if message.up_to:
+            end = min(message.up_to, after + limit)
+            return list(range(after + 1, end + 1)), end >= message.up_to
+        if message.after == 0 or not self._order:
+            self._order = self._store.handles()
+        first = bisect_right(self._order, after)
+        complete = first + limit >= len(self._order)
+        page = self._order[first : first + limit]
+        if complete:
+            self._order = []
+        return page, complete
+
+    def _listed(self, handle: int, digest: str) -> ListedReplica:
+        entry, (report,) = self._store.find(handle), self._store.reports([handle])
+        damaged = entry.replica.damaged if entry.replica is not None else 0
+        return ListedReplica(
+            handle,
+            report.version,
+            entry.generation,
+            report.length_bytes,
+            report.state,
+            entry.directory.path,
+            max(damaged.bit_count(), int(report.damaged)),
+            damaged.to_bytes(_BITMAP_BYTES, "big") if damaged else b"",
+            digest,
+        )
+
+    # -- verifying
+
+    async def _verify(self, handle: int) -> str:
+        """Read all of it; its digest, "" for one that cannot be read, or is gone.
+
+        What is damaged is remembered by the replica itself.
+        """
+        block = 0
+        while block < BLOCKS_PER_CHUNK:
+            started = self._env.clock.monotonic()
             try:
-                digest = await self._verify(handle)
+                more, digest = await self._in_turn(handle, block)
             except Failure as error:
-                if error.code is Code.NO_REPLICA:
-                    return None
-                if error.code is Code.CORRUPT or error.errno == errno.EIO:
-                    return _unreadable(entry)
+                if error.code is not Code.NO_REPLICA:
+                    log.error("%s: replica %x: %s", self._env.name, handle, error.message)
+                return ""
+            if not more:
+                return digest
+            block += _BLOCKS_AT_A_TIME
+            due_s = _BLOCKS_AT_A_TIME * BLOCK_BYTES / self._limits.verify_bytes_per_s
+            took_s = self._env.clock.monotonic() - started
+            await self._env.clock.sleep(max(0.0, due_s - took_s))
+        return digest
+
+    async def _in_turn(self, handle: int, block: int) -> tuple[bool, str]:
+        turn = self._store.turns.enter(handle)
+        try:
+            await turn.wait()
+            entry = self._store.find(handle)
+            if block == 0:
+                await self._must_be_there(entry)
+            return await self._store.run(entry, partial(_verify_blocks, block), waits=True)
+        finally:
+            turn.leave()
+
+    async def _must_be_there(self, entry: Entry) -> None:
+        """An open file outlives its name; a replica does not."""
+        path = entry.directory.replica_path(entry.handle)
+        there = partial(self._env.disk.exists, path)
+        if not await entry.directory.lane.run(there, waits=True):
+            raise Failure(Code.CORRUPT, f"{path} has vanished")
+
+    async def _quarantined(self) -> tuple[str, ...]:
+        """What has been set aside for people to look at."""
+        found: list[str] = []
+        for directory in self._store.directories:
+            path = f"{directory.path}/quarantine"
+            try:
+                work = partial(self._env.disk.list_directory, path)
+                names = await self._env.run_blocking(work, directory.path)
+            except OSError as error:
+                log.warning("%s: %s cannot be listed: %s", self._env.name, path, error)
+                continue
+            found += [f"{path}/{name}" for name in names]
+        return tuple(found[:_QUARANTINED_MAX])
+
+
+def _verify_blocks(first: int, replica: Replica) -> tuple[bool, str]:
+    """Verify some blocks; whether there are more, and the replica's digest."""
+    end = layout.block_count(replica.length_bytes)
+    stop = min(first + _BLOCKS_AT_A_TIME, end)
+    for block in range(first, stop):
+        try:
+            replica.read_verified(block * BLOCK_BYTES, BLOCK_BYTES)
+        except Failure as error:
+            if error.code is not Code.CORRUPT:
                 raise
-        return _describe(entry, digest)
+    return stop < end, f"{replica.digest():016x}"

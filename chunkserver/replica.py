@@ -157,6 +157,11 @@ class Replica:
         """Whether anything was written that no sync has covered."""
         return self._dirty or bool(self._header.intent)
 
+    @property
+    def damaged(self) -> int:
+        """Bitmap of the blocks known not to match their checksums."""
+        return self._corrupt
+
     def digest(self) -> int:
         """xxh3_64 over the packed block checksums; a hole counts as the zeros it reads as."""
         return checksum(self._packed(0, layout.block_count(self.length_bytes)))
@@ -188,6 +193,16 @@ class Replica:
             edge_end = min(end, start + BLOCK_BYTES)
             self._edge(view, packed, start, first, offset, edge_end)
         return view[offset - start : end - start], bytes(packed)
+
+    def read_verified(self, offset: int, length_bytes: int) -> tuple[memoryview, bytes]:
+        """Whole blocks (the last as far as the replica goes), each verified, and their checksums.
+
+        Raises Failure CORRUPT, and remembers the block.
+        """
+        end = min(offset + length_bytes, self.length_bytes)
+        blocks = range(offset // BLOCK_BYTES, layout.block_count(end))
+        data = bytearray().join(self._read_verified(block) for block in blocks)
+        return memoryview(data), self._packed(blocks.start, blocks.stop)
 
     def warm(self, offset: int, length_bytes: int) -> None:
         """Wait until the disk has brought a range; the next read finds it in the page cache."""

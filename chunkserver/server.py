@@ -12,11 +12,12 @@ from functools import partial
 import trio
 
 from chunkserver.control import Control
+from chunkserver.listing import Listing
 from chunkserver.service import Service
 from chunkserver.store import Store
 from dfs.config import Chunkserver, load_key
 from dfs.errors import Code, Failure
-from dfs.rpc import Endpoint, Identity, Pool, serve
+from dfs.rpc import Endpoint, Handlers, Identity, Pool, serve
 from dfs.runtime import Env
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class ChunkServer:
         async with trio.open_nursery() as nursery:
             pool = Pool(self._endpoint, nursery)
             service = Service(self._env, self._config, self.store, pool, self._address)
-            address = await self._listen(nursery, service)
+            listing = Listing(self._env, self._config.limits, self.store)
+            address = await self._listen(nursery, {**service.handlers(), **listing.handlers()})
             control = Control(self._env, self._endpoint, self._config, self.store, self._address)
             nursery.start_soon(control.run)
             nursery.start_soon(self.store.settle)
@@ -53,8 +55,8 @@ class ChunkServer:
             nursery.cancel_scope.cancel()
         await self.store.stop()
 
-    async def _listen(self, nursery: trio.Nursery, service: Service) -> str:
-        listening = partial(serve, self._endpoint, self._config.listen, service.handlers())
+    async def _listen(self, nursery: trio.Nursery, handlers: Handlers) -> str:
+        listening = partial(serve, self._endpoint, self._config.listen, handlers)
         try:
             address: str = await nursery.start(listening)
         except OSError as error:

@@ -137,6 +137,10 @@ class Store:
     def has(self, handle: int) -> bool:
         return handle in self._index
 
+    def handles(self) -> list[int]:
+        """The chunks that there are replicas of, rising."""
+        return sorted(self._index)
+
     def reports(self, handles: list[int] | None = None) -> list[ReplicaReport]:
         """What the master is told of all replicas, or of those, in the order of handles."""
         wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]

@@ -15,6 +15,7 @@ from dfs.config import Master, load_key
 from dfs.errors import Code, Failure
 from dfs.rpc import Endpoint, Handlers, Identity, serve
 from dfs.runtime import Env
+from master.checking import Checking
 from master.chunkservers import Chunkservers
 from master.clients import Clients
 from master.janitor import Janitor
@@ -43,6 +44,9 @@ class MasterServer:
         self._janitor = Janitor(
             env, self.raft, self.tables, self._sessions, self.chunkservers, config.limits
         )
+        self.checking = Checking(
+            env, self._endpoint, config, self.raft, self._store, self.chunkservers
+        )
         self.raft.on_leadership = self._leadership_changed
 
     def handlers(self) -> Handlers:
@@ -58,7 +62,9 @@ class MasterServer:
             config.limits,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
+        self.checking.reports = self.chunkservers.handlers()
         return {
+            **self.checking.handlers(),
             **raft.handlers(),
             **clients.handlers(),
             **self.chunkservers.handlers(),
@@ -68,6 +74,7 @@ class MasterServer:
     def _leadership_changed(self, leads: bool) -> None:
         """Volatile knowledge belongs to one leadership; the next one learns its own."""
         self.chunkservers.forget_all()
+        self.checking.forget_all()
         if leads:
             now = self._env.clock.boottime()
             self._sessions.restart(queries.sessions(self.tables), now)
@@ -85,6 +92,7 @@ class MasterServer:
             address: str = await nursery.start(listening)
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
+            nursery.start_soon(self.checking.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()

@@ -49,6 +49,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "For operators": {
         "status": "The cluster's health: leader, masters, servers, space.",
         "info": "Where a file's chunks are, and whether its replicas agree.",
+        "fsck": "Check that all is sound and fully redundant; --repair mends.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
     },

@@ -181,20 +181,23 @@ class EndSettling:
 class ListReplicas:
     """The replicas with a handle above `after`, at most `limit`, rising. Answers ReplicaPage.
 
-    `verify` has each of them read and compared with its checksums before; that takes its time.
+    `up_to`: none with a higher handle, and as things are now; without it (0), pages may show what
+    there was when the first of them (`after` 0) was asked for. `verify` has each of them looked for
+    on its disk, read and compared with its checksums before; that takes its time.
     """
 
     after: int
     limit: int
     verify: bool = False
+    up_to: int = 0
 
 
 @message(122)
 class ListedReplica:
     """`damaged` is a bitmap of blocks known to be damaged, as in `ReplicaTable`.
 
-    `digest` is that of `ReplicaInfo`, where `verify` was asked for; "" where it was not, or where
-    the replica cannot be read at all.
+    `digest` is that of `ReplicaInfo`, where `verify` was asked for; then "" says that the replica
+    cannot be read.
     """
 
     handle: int

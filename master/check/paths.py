@@ -81,10 +81,6 @@ class Paths:
             return b""
         return b"/" + b"/".join(name for _, name in reversed(way))
 
-    def below(self, found: Found, top: int) -> bool:
-        """Whether a finding is about the inode `top`, or something below that directory."""
-        return found.inode == top or any(parent == top for parent, _ in self._way(found))
-
     def _way(self, found: Found) -> Iterator[Name]:
         """The entries from the finding's own up to the root, as far as they are known."""
         name = found.name or self._names.get(found.inode)
@@ -93,6 +89,25 @@ class Paths:
                 return
             yield name
             name = None if name[0] == ROOT_INODE else self._names.get(name[0])
+
+
+def find_below(tables: Tables, top: int, found: dict[int, None]) -> Iterator[int]:
+    """Put the inode, and all below it, into `found`; yields how many entries, as it goes."""
+    found[top] = None
+    due = [top]
+    while due:
+        directory = due.pop()
+        for seen, (_, value) in enumerate(
+            tables.scan(names.DENTRIES, *records.range_of(directory)), 1
+        ):
+            if seen % RECORDS_PER_TICK == 0:
+                yield RECORDS_PER_TICK
+            number = _entry_number(value)
+            if number and number not in found:
+                found[number] = None
+                if is_directory(find_inode(tables, number)):
+                    due.append(number)
+        yield 1
 
 
 def _entry_number(value: bytes) -> int:

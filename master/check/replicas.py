@@ -31,7 +31,8 @@ class Place:
 class Row:
     """One handle: its chunk, if the map has one; the replicas that servers list; who was asked.
 
-    `doomed` are the servers that are to delete their replica anyway.
+    `doomed` are the servers that are to delete their replica anyway. `verified`: those asked have
+    read theirs from the disk before they listed it.
     """
 
     handle: int
@@ -39,6 +40,7 @@ class Row:
     listed: Mapping[int, ListedReplica]
     asked: frozenset[int]
     doomed: frozenset[int] = frozenset()
+    verified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ def compare(row: Row, servers: Servers) -> Iterator[Found]:
         found = _judge(row, place, server)
         if found is not None:
             trouble.append(found)
-        if found is None or found.kind is Kind.DAMAGED_REPLICA:
-            replica = row.listed.get(server)
-            serving += [replica] * (replica is not None)
+        replica = row.listed.get(server)
+        if replica is not None and (found is None or found.kind is Kind.DAMAGED_REPLICA):
+            serving.append(replica)
     yield from trouble
     yield from _redundancy(row, place, servers, trouble, serving)
     yield from _damage(place, serving)
@@ -100,6 +102,9 @@ def _judge(row: Row, place: Place, server: int) -> Found | None:
         text = f"the replica on chunkserver {server} is missing"
         found = _about(place, Kind.MISSING_REPLICA, text, server, mend=True)
         return None if chunk.fresh else found
+    if row.verified and not replica.digest:
+        text = f"the replica on chunkserver {server} cannot be read"
+        return _about(place, Kind.MISSING_REPLICA, text, server, mend=True)
     if replica.version > chunk.version:
         text = f"chunkserver {server} has version {replica.version}, the map {chunk.version}"
         return _about(place, Kind.NEWER_REPLICA, text, server)
@@ -226,17 +231,24 @@ def _discarded(found: Found, handle: int, server: int) -> Found:
 
 
 def same_moment(before: Row, after: Row) -> bool:
-    """Whether nothing has moved between two looks: chunk, versions, and verified contents."""
+    """Whether nothing has moved between two looks: neither the chunk nor who has which version."""
     return _signature(before) == _signature(after)
 
 
 def _signature(row: Row) -> tuple[object, ...]:
     chunk = row.place.chunk if row.place is not None else None
-    versions = sorted((s, r.version, r.state, r.digest) for s, r in row.listed.items())
-    return (chunk and (chunk.version, chunk.servers, chunk.fresh), versions, row.doomed)
+    replicas = [(s, r.version, r.state) for s, r in sorted(row.listed.items())]
+    return (chunk and (chunk.version, chunk.servers, chunk.fresh), replicas, row.doomed)
 
 
 def confirmed(before: Row, after: Row, servers: Servers) -> list[Found]:
     """What both looks show, as the later one tells it."""
     seen = frozenset((f.kind, f.server, f.offset) for f in compare(before, servers))
-    return [f for f in compare(after, servers) if (f.kind, f.server, f.offset) in seen]
+    both = [f for f in compare(after, servers) if (f.kind, f.server, f.offset) in seen]
+    written = _contents(before) != _contents(after)
+    return [f for f in both if not (written and f.kind is Kind.DIFFERING_REPLICA)]
+
+
+def _contents(row: Row) -> list[tuple[int, int, str]]:
+    """What was verified; it changes while somebody writes."""
+    return [(s, r.length_bytes, r.digest) for s, r in sorted(row.listed.items())]

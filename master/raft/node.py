@@ -173,7 +173,7 @@ class RaftNode:
         """Write a snapshot file and shorten the log. Raises Failure or OSError."""
         if self._core is None:
             raise Failure(Code.UNAVAILABLE, "the cluster is not founded yet")
-        await self._flushed()
+        await self.flushed()
         await self._source.create()
         self._core.trim_now()
 
@@ -184,7 +184,7 @@ class RaftNode:
                 await self.transfer(0)
             except Failure as failure:
                 log.info("%s: stops as leader: %s", self._env.name, failure.message)
-        await self._flushed()
+        await self.flushed()
 
     def serving_core(self) -> Core:
         """Of a leader that may begin something. Raises Failure NOT_LEADER or UNAVAILABLE."""
@@ -221,7 +221,7 @@ class RaftNode:
                 return condition()
         return True
 
-    async def _flushed(self) -> None:
+    async def flushed(self) -> None:
         """Wait until everything applied so far is on disk."""
         self._flush_wanted = True
         self._wake.set()

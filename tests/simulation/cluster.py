@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from chunkserver.server import ChunkServer
+from dfs.cli.checks import Checked, Checks
 from dfs.client import Client, open_client
 from dfs.config import Chunkserver, ChunkserverLimits, ClientLimits, Master, MasterLimits, Raft
 from dfs.config import Client as ClientConfig
@@ -201,6 +202,11 @@ class SimCluster:
         for name, server in sorted(self.running.items()):
             if self.world.is_alive(name):
                 invariants.check(server.tables)
+
+    async def fsck(self, client: Client, *, deep: bool = False, inode: int = 0) -> Checked:
+        """What `dfs fsck` finds."""
+        checks = Checks(self.world.env("fsck"), client)
+        return await checks.check(lambda _: None, deep=deep, inode=inode)
 
     async def check_replicas(self, client: Client, inode: int, count: int) -> int:
         """All replicas of a file's chunks must be equal; the number of chunks looked at."""
