@@ -68,7 +68,10 @@ class SimCluster:
         for n in self.masters:
             await self.world.start(f"master-{n}", partial(self._run_master, n))
         for n in self.chunkservers:
-            await self.world.start(f"chunkserver-{n}", partial(self._run_chunkserver, n))
+            await self.start_chunkserver(n)
+
+    async def start_chunkserver(self, n: int) -> None:
+        await self.world.start(f"chunkserver-{n}", partial(self._run_chunkserver, n))
 
     async def _run_master(
         self, n: int, env: Env, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
