@@ -261,30 +261,43 @@ def test_mending_what_has_changed_meanwhile_is_refused_and_told(tmp_path: Path) 
 # -- the conversation
 
 
-def test_only_one_check_runs_at_a_time_and_one_that_nobody_follows_is_given_up(
-    tmp_path: Path,
-) -> None:
+async def refusal_of(client: Client, number: int) -> Code | None:
+    """With what a question about that check is refused."""
+    try:
+        await client.cluster_call(FollowCheck(number))
+    except Failure as error:
+        return error.code
+    return None
+
+
+def test_a_check_waits_for_the_one_before(tmp_path: Path) -> None:
     async def work(cluster: SimCluster, client: Client) -> None:
         handle, servers = await handle_of(client, b"file-0")
         await lose_replica(cluster, servers[0], handle)  # so that it takes its time
         await client.cluster_call(StartCheck(1))
         await client.cluster_call(StartCheck(1))  # again: the first answer might be lost
-        await client.cluster_call(FollowCheck(1))
-        leader = cluster.leading()
-        with pytest.raises(Failure) as caught:
-            leader.checking._start(_request(StartCheck(2)))
-        assert caught.value.code is Code.UNAVAILABLE
-        await cluster.world.clock.sleep(31.0)
-        with pytest.raises(Failure) as caught:
-            await client.cluster_call(FollowCheck(1))
-        assert caught.value.code is Code.NO_SESSION
-        assert not cluster.world.disk(f"master-{leader.raft.id}").exists("/data/check.mdb")
+        began = cluster.world.clock.monotonic()
+        assert kinds(await cluster.fsck(client)) == [Kind.MISSING_REPLICA]
+        assert cluster.world.clock.monotonic() - began > 4.0  # two looks, twice
+        assert await refusal_of(client, 1) is Code.NO_SESSION
 
     with_client(tmp_path, work)
 
 
-def _request(message: object) -> object:
-    return dataclasses.make_dataclass("Request", ["message"])(message)
+def test_a_check_that_nobody_follows_is_given_up(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("handshake")
+
+    async def work(cluster: SimCluster, client: Client) -> None:
+        cluster.world.delay_link(cluster.leader(), "chunkserver-1", 1000.0)  # so that it hangs
+        await client.cluster_call(StartCheck(1))
+        assert await refusal_of(client, 1) is None
+        await cluster.world.clock.sleep(31.0)
+        assert await refusal_of(client, 1) is Code.NO_SESSION
+        assert not cluster.world.disk(cluster.leader()).exists("/data/check.mdb")
+
+    with_client(tmp_path, work)
 
 
 @pytest.mark.parametrize("seed", range(3))
