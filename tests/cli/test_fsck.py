@@ -1,0 +1,153 @@
+"""`dfs fsck` as a person and a program see it: what is shown, asked, and answered as exit code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chunkserver.format import DATA_OFFSET
+from dfs.cli import fsck
+from dfs.cli.checks import Checked
+from dfs.cli.exits import Exit
+from dfs.layout import BLOCK_BYTES
+from dfs.messages.checking import CheckProgress, Finding, Severity
+from tests.cli.conftest import Dfs, local
+
+FIELDS = {
+    "number",
+    "kind",
+    "severity",
+    "text",
+    "path",
+    "inode",
+    "offset",
+    "length_bytes",
+    "handle",
+    "server",
+    "mend",
+    "saved",
+}
+DATA = bytes(range(256)) * 1024  # four blocks
+
+
+def checked(*severities: Severity, problem: str = "") -> Checked:
+    findings = [
+        Finding(n, "a-kind", int(s), "it is so", b"/dir/na\x1bme", offset=4, length_bytes=6)
+        for n, s in enumerate(severities, 1)
+    ]
+    progress = CheckProgress("finished", 0, 0, (), True, problem, 1, 2, 3)
+    return Checked(1, progress, findings)
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (checked(), Exit.OK),
+        (checked(Severity.NOTE), Exit.OK),
+        (checked(Severity.UNCHECKED, Severity.NOTE), Exit.PARTIAL),
+        (checked(Severity.REDUNDANCY, Severity.UNCHECKED), Exit.DEGRADED),
+        (checked(Severity.METADATA, Severity.REDUNDANCY), Exit.INCONSISTENT),
+        (checked(Severity.DATA, Severity.METADATA), Exit.UNREADABLE),
+        (checked(problem="the leader went"), Exit.FAILURE),
+        (checked(Severity.NOTE, problem="the leader went"), Exit.FAILURE),
+        (checked(Severity.DATA, problem="the leader went"), Exit.UNREADABLE),
+    ],
+)
+def test_the_gravest_finding_makes_the_exit_code(result: Checked, code: Exit) -> None:
+    assert fsck.exit_code(result) == code
+
+
+def test_a_finding_names_file_and_range() -> None:
+    (finding,) = checked(Severity.DATA).findings
+    assert fsck.told(finding).endswith(" [4, 10): it is so")
+    assert fsck.told(finding).startswith("/dir/na")
+
+
+def test_the_report_counts_and_judges() -> None:
+    shown = fsck.report(checked(*[Severity.METADATA] * 150, problem="it broke off"))
+    assert shown[0] == "metadata: a-kind (150)"
+    assert shown[101] == "  ... and 50 more (--json lists them)"
+    assert shown[-3] == "the check did not get to its end: it broke off"
+    assert shown[-2] == "checked 1 inodes, 2 chunks, 3 replicas"
+    assert shown[-1].startswith("inconsistent: ")
+
+
+def test_repair_asks_for_yes_where_nobody_can_be_asked(dfs: Dfs) -> None:
+    assert dfs("fsck", "--repair") == Exit.USAGE
+    assert "--yes" in dfs.err
+
+
+@pytest.mark.mount
+def test_a_real_cluster_is_sound(dfs: Dfs) -> None:
+    dfs.write(":/file", DATA)
+    assert dfs.json("fsck")["findings"] == []
+    assert dfs.ok("fsck", "--deep")[-1].startswith("sound: ")
+    assert dfs("fsck", ":/nothing") == Exit.FAILURE
+    assert dfs.ok("fsck", ":")[-1].startswith("sound: ")
+
+
+# -- a cluster of its own, damaged by hand
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    made = tmp_path / "root"
+    local("up", "--root", made, "--masters", 1)
+    yield made
+    local("down", "--root", made, "--force", "--purge", "--yes")
+
+
+@pytest.fixture
+def own(
+    root: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> Dfs:
+    monkeypatch.setenv("DFS_CONFIG", str(root / "client.toml"))
+    made = Dfs(capfdbinary, "")
+    made.write("/file", DATA)
+    assert made("fsck") == Exit.OK
+    return made
+
+
+def replica_files(root: Path) -> list[Path]:
+    """The replicas of the only chunk, one on each server."""
+    found = sorted(root.rglob("replicas/0/*"))
+    assert len(found) == 3
+    return found
+
+
+def flip(path: Path, offset: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.mount
+def test_a_replica_file_that_was_deleted_by_hand_is_found(own: Dfs, root: Path) -> None:
+    replica_files(root)[0].unlink()
+    assert own("fsck", "--deep", "--json") == Exit.DEGRADED
+    document = json.loads(own.out)
+    (finding,) = document["findings"]
+    assert set(finding) == FIELDS
+    assert (finding["kind"], finding["path"]) == ("missing-replica", "/file")
+    assert finding["severity"] == "redundancy"
+    assert document["state"] == "degraded"
+    assert document["complete"] is True
+
+
+@pytest.mark.mount
+def test_bits_that_were_flipped_by_hand_are_found_with_their_range(own: Dfs, root: Path) -> None:
+    files = replica_files(root)
+    flip(files[0], DATA_OFFSET + BLOCK_BYTES + 7)
+    assert own("fsck", "--deep") == Exit.DEGRADED
+    assert b"redundancy: damaged-replica (1)" in own.out
+    for path in files[1:]:
+        flip(path, DATA_OFFSET + BLOCK_BYTES + 7)
+    assert own("fsck", "--deep") == Exit.UNREADABLE
+    told = f"  /file [{BLOCK_BYTES}, {2 * BLOCK_BYTES}): ".encode()
+    assert told in own.out
+    assert b"are damaged on every replica" in own.out
