@@ -188,15 +188,21 @@ def adjust_counts(transaction: Transaction, command: AdjustCounts) -> Done:
     if len(command.replica_sets) != len(command.set_changes):
         raise Failure(Code.BAD_MESSAGE, "a change is due for each replica set")
     sets = list(zip(command.replica_sets, command.set_changes, strict=True))
-    for set_key, change in sets:
-        count = transaction.replica_set_count(set_key) + change
-        if not 0 < len(set_key) <= _KEY_MAX_BYTES or not 0 <= count < records.NUMBER_END:
-            raise Failure(Code.BAD_MESSAGE, f"replica set {set_key.hex()} of {count} chunks")
     if len(dict(sets)) < len(sets):
         raise Failure(Code.BAD_MESSAGE, "a replica set is adjusted twice")
+    for set_key, change in sets:
+        _check_set(transaction, set_key, change)
     for set_key, change in sets:
         transaction.adjust_replica_set(set_key, change)
     now.inodes, now.chunks, now.sessions = changed
     now.next_inode = max(now.next_inode, command.next_inode)
     now.next_handle = max(now.next_handle, command.next_handle)
     return Done()
+
+
+def _check_set(transaction: Transaction, set_key: bytes, change: int) -> None:
+    if 0 < len(set_key) <= _KEY_MAX_BYTES:
+        count = transaction.replica_set_count(set_key) + change
+        if 0 <= count < records.NUMBER_END:
+            return
+    raise Failure(Code.BAD_MESSAGE, f"replica set {set_key.hex()} cannot change by {change}")

@@ -154,7 +154,7 @@ class Transaction:
     def replica_set_count(self, set_key: bytes) -> int:
         """How many chunks have these replicas."""
         if set_key not in self._replica_sets:
-            stored = self.tables.get(names.REPLICA_SETS, set_key) if set_key else None
+            stored = self.tables.get(names.REPLICA_SETS, set_key)
             return 0 if stored is None else records.decode_number(stored)
         return self._replica_sets[set_key]
 
