@@ -118,7 +118,7 @@ class MasterLimits:
     servers_return_s: float = 2.5  # a new leader waits so long for known chunkservers to register
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0
-    check_slice: int = 512  # records that `dfs fsck` goes over at a time, off the event loop
+    check_slice: int = 256  # records that `dfs fsck` goes over at a time, off the event loop
     check_share: float = 0.5  # of the time that it works at the most
     check_page: int = 1024  # chunks, and replicas of each server, compared at a time
     check_findings: int = 1000  # of each kind, named one by one; more are only counted
