@@ -100,11 +100,12 @@ class Turns:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaState:
+class Stamp:
     """What decides whether a replica takes a request."""
 
     version: int
     generation: int
+    serves: bool = True  # it is settled
 
 
 def check_range(message: WriteChunk, length_bytes: int, max_chain: int) -> None:
@@ -116,19 +117,22 @@ def check_range(message: WriteChunk, length_bytes: int, max_chain: int) -> None:
         raise Failure(Code.BAD_MESSAGE, f"a chain of {len(message.chain) + 1}, {max_chain} at most")
 
 
-def check_version(handle: int, wanted: int, state: ReplicaState) -> None:
-    """Raise Failure STALE_VERSION unless the replica has the version that the request names."""
-    if wanted != state.version:
-        text = f"chunk {handle:x} has version {state.version} here, the request names {wanted}"
+def check_version(handle: int, wanted: int, stamp: Stamp) -> None:
+    """Raise Failure STALE_VERSION unless the replica serves the version that the request names."""
+    if wanted != stamp.version:
+        text = f"chunk {handle:x} has version {stamp.version} here, the request names {wanted}"
+        raise Failure(Code.STALE_VERSION, text)
+    if not stamp.serves:
+        text = f"chunk {handle:x} is yet to be settled here with its other replicas"
         raise Failure(Code.STALE_VERSION, text)
 
 
-def check_write(message: WriteChunk, state: ReplicaState) -> None:
+def check_write(message: WriteChunk, stamp: Stamp) -> None:
     """Raise Failure STALE_VERSION unless version and generation are the replica's."""
-    check_version(message.handle, message.version, state)
-    if message.generation != state.generation:
+    check_version(message.handle, message.version, stamp)
+    if message.generation != stamp.generation:
         text = (
-            f"chunk {message.handle:x} has generation {state.generation} here, "
+            f"chunk {message.handle:x} has generation {stamp.generation} here, "
             f"the write names {message.generation}"
         )
         raise Failure(Code.STALE_VERSION, text)

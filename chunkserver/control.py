@@ -14,13 +14,14 @@ second time after `unknown_grace_s`, and deleted if it still does not know it th
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import trio
 
+from chunkserver.damage import report_damage
 from chunkserver.replica import Replica
 from chunkserver.store import Store
 from dfs.config import Chunkserver
@@ -63,10 +64,19 @@ class Control:
     """The control connection of one chunkserver that is reached at `address`."""
 
     def __init__(
-        self, env: Env, endpoint: Endpoint, config: Chunkserver, store: Store, address: str
+        self,
+        env: Env,
+        endpoint: Endpoint,
+        config: Chunkserver,
+        store: Store,
+        address: str,
+        orders: Handlers,
+        fetching: Mapping[int, int],
     ) -> None:
+        """`orders` are what others here carry out; `fetching` has the chunks being copied here."""
         self._env, self._endpoint, self._config = env, endpoint, config
         self._store, self._address = store, address
+        self._other_orders, self._fetching = orders, fetching
         self._limits = config.limits
         self._board = Board(config.limits.heartbeat_s)
         self._connection: Connection | None = None
@@ -100,6 +110,7 @@ class Control:
                 self._connection, registered = connection, True
                 await self._report_all(connection, address)
                 nursery.start_soon(self._keep_tidy, connection)
+                nursery.start_soon(self._report_damage, connection)
                 await connection.closed.wait()
             except Failure as error:
                 self._learn(error, address)
@@ -175,6 +186,11 @@ class Control:
                 # Mostly, these are of files that lived shortly.
                 await self._delete_unknown(connection, logging.INFO)
 
+    async def _report_damage(self, connection: Connection) -> None:
+        damage, version_of = self._store.damage, self._store.version_of
+        server = self._config.id
+        await report_damage(self._env, self._limits, server, damage, version_of, connection)
+
     async def _report_new(self, connection: Connection, handles: list[int]) -> bool:
         """Report replicas made since the full report; whether that was possible."""
         reports = self._store.reports(handles)
@@ -201,7 +217,8 @@ class Control:
             try:
                 asked = tuple(reports[i : i + page])
                 unknown = await self._report(connection, asked, last=True)
-                await self._delete([h for h in unknown if h in self._unknown])
+                doomed = [h for h in unknown if h in self._unknown and h not in self._fetching]
+                await self._delete(doomed)
             except Failure as error:
                 log.warning("%s: unknown replicas are kept: %s", self._env.name, error)
                 return
@@ -210,7 +227,11 @@ class Control:
     # -- orders
 
     def _orders(self) -> Handlers:
-        return {RaiseVersions: self._raise_versions, DeleteReplicas: self._delete_replicas}
+        return {
+            RaiseVersions: self._raise_versions,
+            DeleteReplicas: self._delete_replicas,
+            **self._other_orders,
+        }
 
     async def _raise_versions(self, request: Request) -> Done:
         message: RaiseVersions = request.message
@@ -302,7 +323,14 @@ class Heartbeats:
                 await self._env.clock.sleep(max(0.0, self._board.heartbeat_s - took))
 
     async def _beat(self, nursery: trio.Nursery, address: str) -> None:
-        message = Heartbeat(self._config.id, self._board.disks, self.stalled_s())
+        store = self._store
+        message = Heartbeat(
+            self._config.id,
+            self._board.disks,
+            self.stalled_s(),
+            store.client_bytes,
+            store.repair_bytes,
+        )
         try:
             connection = await self._connected(nursery, address)
             await connection.call(message, timeout_s=self._config.limits.control_timeout_s)

@@ -5,14 +5,16 @@
     DIR/replicas/H/HANDLE      one file per replica, see `format`; HANDLE is 16 hex digits, H the
                                handle shifted right by 12 bits in hex: 4096 chunks in a row share
                                a directory
-    DIR/quarantine/HANDLE.N    replica files that cannot be read, kept for people to look at
+    DIR/quarantine/            what cannot be used, kept for people to look at; see `quarantine`
+    DIR/scrub.json             how far the scrub is; see `scrub_state`
 
 identity.json: {"magic": "dfs chunkserver data directory", "format": 1, "cluster": NAME,
 "server": ID, "directory": 32 hex digits}.
 
-A disk that answers EIO or EROFS goes read-only and unhealthy until the server restarts: after a
-failed sync nobody knows what the page cache still holds. Nothing is ever deleted here but what the
-master ordered (`remove`).
+A disk that answers EIO or EROFS to a change goes read-only and unhealthy until the server restarts:
+after a failed sync nobody knows what the page cache still holds. A block that it cannot read is a
+damaged block; only `read_errors_max` of them condemn the disk. Nothing is ever deleted here but
+what the master ordered (`remove`).
 """
 
 from __future__ import annotations
@@ -25,13 +27,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from chunkserver import format as layout
-from chunkserver.format import Header
+from chunkserver import sectors
+from chunkserver.format import DATA_OFFSET, Header
 from chunkserver.lane import Lane
+from chunkserver.quarantine import Quarantine
 from chunkserver.replica import Replica, read_at_most
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
+from dfs.messages.chunks import ReplicaState
 from dfs.messages.cluster import DiskReport
-from dfs.runtime import DiskSpace, Env
+from dfs.runtime import DiskSpace, Env, File
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +52,13 @@ class DataDir:
     def __init__(self, env: Env, path: str, limits: ChunkserverLimits, address: str) -> None:
         self._env, self.path, self._limits, self._address = env, path, limits, address
         self.lane = Lane(env, path, limits.inline_below_s, limits.slow_memory_s)
+        self.quarantine = Quarantine(env, f"{path}/quarantine", limits.quarantine_bytes)
         self.problem = ""
         self.replicas = 0
+        self._boot = env.disk.boot()
+        self.read_errors = 0
+        self.scrubbed_ns, self.scrub_fraction = 0, 0.0  # as `scrub` says
+        self.unreadable: list[int] = []  # handles of files that `scan` could make nothing of
         self._space = DiskSpace(0, 0)
         self._written_bytes = 0  # since `_space` was measured
         self._made: dict[str, None] = {}  # fan-out directories known to exist
@@ -70,7 +80,7 @@ class DataDir:
             self._lock()
             self._check_identity(cluster, server)
             self._env.disk.make_directory(f"{self.path}/replicas")
-            self._env.disk.make_directory(f"{self.path}/quarantine")
+            self.quarantine.load()
             self.measure()
         except OSError as error:
             self._condemn(error)
@@ -103,7 +113,7 @@ class DataDir:
         self._env.disk.write_file(path, json.dumps(identity, indent=1).encode() + b"\n")
 
     def scan(self) -> list[Header]:
-        """The header of every replica here, its length settled; damaged files are logged."""
+        """The header of every replica here, its length settled; damaged files are set aside."""
         found: list[Header] = []
         try:
             found.extend(self._scan())
@@ -132,14 +142,18 @@ class DataDir:
             size = file.size()
         except OSError as error:
             log.error("%s: %s cannot be read: %s", self._env.name, path, error)
+            self.unreadable.append(handle)
+            self.count_read_errors(1)
             return None
         finally:
             file.close()
         if headers and headers[0][0].handle == handle:
             header = headers[0][0]
-            return replace(header, length_bytes=layout.settled_length(header, size))
+            state = layout.state_after_stop(header, self._boot)
+            return replace(header, length_bytes=layout.settled_length(header, size), state=state)
         if size > layout.HEADER_BYTES:  # else: killed while it was being made
-            log.error("%s: %s has no valid header", self._env.name, path)
+            self.quarantine.add_replica(path, handle, "no valid header")
+            self.unreadable.append(handle)
         return None
 
     # -- replicas
@@ -160,16 +174,17 @@ class DataDir:
     def has_directory_for(self, handle: int) -> bool:
         return self._directory_of(handle) in self._made
 
-    def create(self, handle: int, version: int, generation: int) -> Replica:
+    def create(self, handle: int, version: int, generation: int, state: ReplicaState) -> Replica:
         """Make a replica, without data. What stands in its way is set aside."""
         path = self.replica_path(handle)
         file = self._env.disk.open(path, write=True, create=True)
         if file.size() > layout.HEADER_BYTES:
             file.close()
-            self.quarantine(handle)
+            self.set_aside(handle, "in the way of a new replica")
             file = self._env.disk.open(path, write=True, create=True)
         self._synced.pop(self._directory_of(handle), None)
-        replica = Replica.create(file, handle, version, generation, self._about(path))
+        about, boot = self._about(path), self._boot
+        replica = Replica.create(file, handle, version, generation, about, boot=boot, state=state)
         try:
             replica.write_header()
         except OSError:
@@ -179,12 +194,24 @@ class DataDir:
         return replica
 
     def open(self, handle: int, *, settled: bool) -> Replica:
-        """Open a replica and settle it unless it is. Raises OSError, or Failure CORRUPT."""
+        """Open a replica and settle it unless it is. Raises OSError, or Failure.
+
+        CORRUPT: this is no replica. DISK: the disk cannot read its header or table.
+        """
         path = self.replica_path(handle)
         file = self._env.disk.open(path, write=self.writable)
         try:
             about, writable = self._about(path), self.writable
-            return Replica.open(file, handle, about, writable=writable, settled=settled)
+            return Replica.open(
+                file, handle, about, writable=writable, settled=settled, boot=self._boot
+            )
+        except OSError as error:
+            _, bad = sectors.read_around(file, memoryview(bytearray(DATA_OFFSET)), 0)
+            file.close()
+            if bad and error.errno == errno.EIO:
+                text = f"{self._about(path)}: the disk cannot read its header"
+                raise Failure(Code.DISK, text, errno=errno.EIO) from None
+            raise
         except BaseException:
             file.close()
             raise
@@ -193,14 +220,24 @@ class DataDir:
         """Delete the replica's file, as the master ordered."""
         self._env.disk.unlink(self.replica_path(handle))
 
-    def quarantine(self, handle: int) -> None:
-        """Set a file that cannot be a replica aside, under a name that is free."""
-        number = 0
-        while self._env.disk.exists(f"{self.path}/quarantine/{handle:016x}.{number}"):
-            number += 1
-        aside = f"{self.path}/quarantine/{handle:016x}.{number}"
-        self._env.disk.rename(self.replica_path(handle), aside)
-        log.error("%s: unreadable replica %x set aside as %s", self._env.name, handle, aside)
+    def exists(self, handle: int) -> bool:
+        """Whether the replica's file is there."""
+        return self._env.disk.exists(self.replica_path(handle))
+
+    def set_aside(self, handle: int, why: str) -> None:
+        """Move a file that cannot be a replica into the quarantine."""
+        self.quarantine.add_replica(self.replica_path(handle), handle, why)
+
+    def quarantine_block(self, handle: int, block: int, data: bytes, why: str = "") -> None:
+        """Keep the bytes of a damaged block (`Replica.damaged_bytes`) before others replace them.
+
+        Durable when this returns. Raises OSError.
+        """
+        self.quarantine.add_block(handle, block, data, why or "did not match its checksum")
+
+    def open_apart(self, handle: int) -> File:
+        """The replica's file for reading, beside whoever uses it. Raises OSError."""
+        return self._env.disk.open(self.replica_path(handle))
 
     def sync_entry(self, handle: int) -> None:
         """Make the name of the replica's file durable; once per new name in a directory."""
@@ -255,6 +292,13 @@ class DataDir:
         text = f"{self._about(self.path)}: {error.strerror or error}"
         return Failure(Code.DISK, text, errno=code, detail=self._address)
 
+    def count_read_errors(self, count: int) -> None:
+        """So many more blocks could not be read; with too many, the disk has failed."""
+        self.read_errors += count
+        if self.read_errors >= self._limits.read_errors_max:
+            text = f"{self.read_errors} blocks cannot be read"
+            self._condemn(OSError(errno.EIO, text, self.path))
+
     def _condemn(self, error: OSError) -> None:
         if not self.problem:
             self.problem = error.strerror or str(error)
@@ -264,7 +308,15 @@ class DataDir:
         """What the master is told; `measure` first for current figures."""
         free = 0 if self.problem else self.free_bytes
         return DiskReport(
-            self.path, self._space.total_bytes, free, self.replicas, not self.problem, self.problem
+            self.path,
+            self._space.total_bytes,
+            free,
+            self.replicas,
+            not self.problem,
+            self.problem,
+            quarantined_files=self.quarantine.blocks + self.quarantine.replicas,
+            scrubbed_ns=self.scrubbed_ns,
+            scrub_fraction=self.scrub_fraction,
         )
 
 

@@ -32,6 +32,7 @@ class Lane:
         self._in_threads = 0
         # Since when the disk owes progress; read by the heartbeats' thread.
         self.busy_since: float | None = None
+        self._busy_s, self._busy_from = 0.0, 0.0  # in all, and since it last was not
 
     @property
     def is_fast(self) -> bool:
@@ -62,8 +63,16 @@ class Lane:
         finally:
             self._end(started, judged=True)
 
+    @property
+    def busy_s(self) -> float:
+        """For how long in all there was work on this disk."""
+        running_s = self._env.clock.monotonic() - self._busy_from if self._active else 0.0
+        return self._busy_s + running_s
+
     def _begin(self) -> float:
         now = self._env.clock.monotonic()
+        if not self._active:
+            self._busy_from = now
         self._active += 1
         if self.busy_since is None:
             self.busy_since = now
@@ -72,6 +81,8 @@ class Lane:
     def _end(self, started: float, *, judged: bool) -> None:
         now = self._env.clock.monotonic()
         self._active -= 1
+        if not self._active:
+            self._busy_s += now - self._busy_from
         self.busy_since = now if self._active else None
         if judged and now - started > self._inline_below_s:
             if now > self._threads_until:

@@ -2,7 +2,7 @@
 
 Listing looks at what is in memory and touches no disk. Verifying looks for the replica's file and
 reads it from its disk, a few blocks at a time and at most `verify_bytes_per_s`; in between anybody
-else has the replica's turn.
+else has the replica's turn. What it finds is remembered and reported as what the scrub finds is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from functools import partial
 
 from chunkserver import format as layout
 from chunkserver.replica import Replica
-from chunkserver.store import Entry, Store
+from chunkserver.store import Store
+from chunkserver.verify import verify_blocks
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, BLOCKS_PER_CHUNK
@@ -73,7 +74,7 @@ class Listing:
 
     def _listed(self, handle: int, digest: str) -> ListedReplica:
         entry, (report,) = self._store.find(handle), self._store.reports([handle])
-        damaged = entry.replica.damaged if entry.replica is not None else 0
+        damaged = self._store.damage.blocks(handle)
         return ListedReplica(
             handle,
             report.version,
@@ -81,7 +82,7 @@ class Listing:
             report.length_bytes,
             report.state,
             entry.directory.path,
-            max(damaged.bit_count(), int(report.damaged)),
+            damaged.bit_count(),
             damaged.to_bytes(_BITMAP_BYTES, "big") if damaged else b"",
             digest,
         )
@@ -100,7 +101,7 @@ class Listing:
                 more, digest = await self._in_turn(handle, block)
             except Failure as error:
                 if error.code is not Code.NO_REPLICA:
-                    log.error("%s: replica %x: %s", self._env.name, handle, error.message)
+                    log.warning("%s: replica %x: %s", self._env.name, handle, error.message)
                 return ""
             if not more:
                 return digest
@@ -111,46 +112,33 @@ class Listing:
         return digest
 
     async def _in_turn(self, handle: int, block: int) -> tuple[bool, str]:
+        """Verify some blocks; whether there are more, and the replica's digest."""
         turn = self._store.turns.enter(handle)
         try:
             await turn.wait()
             entry = self._store.find(handle)
             if block == 0:
-                await self._must_be_there(entry)
-            return await self._store.run(entry, partial(_verify_blocks, block), waits=True)
+                await self._store.must_exist(entry)
+            stop = block + _BLOCKS_AT_A_TIME
+            wanted = layout.block_bits(block, stop)
+            await self._store.verify(
+                entry, partial(verify_blocks, wanted, entry.directory.writable)
+            )
+            digest = await self._store.run(entry, Replica.digest)
+            return stop < layout.block_count(entry.length_bytes), f"{digest:016x}"
         finally:
             turn.leave()
-
-    async def _must_be_there(self, entry: Entry) -> None:
-        """An open file outlives its name; a replica does not."""
-        path = entry.directory.replica_path(entry.handle)
-        there = partial(self._env.disk.exists, path)
-        if not await entry.directory.lane.run(there, waits=True):
-            raise Failure(Code.CORRUPT, f"{path} has vanished")
 
     async def _quarantined(self) -> tuple[str, ...]:
         """What has been set aside for people to look at."""
         found: list[str] = []
         for directory in self._store.directories:
-            path = f"{directory.path}/quarantine"
+            quarantine = directory.quarantine
+            work = partial(quarantine.page, "", _QUARANTINED_MAX)
             try:
-                work = partial(self._env.disk.list_directory, path)
-                names = await self._env.run_blocking(work, directory.path)
+                files = await self._env.run_blocking(work, directory.path)
             except OSError as error:
-                log.warning("%s: %s cannot be listed: %s", self._env.name, path, error)
+                log.warning("%s: %s cannot be listed: %s", self._env.name, quarantine.path, error)
                 continue
-            found += [f"{path}/{name}" for name in names]
+            found += [f"{quarantine.path}/{file.name}" for file in files]
         return tuple(found[:_QUARANTINED_MAX])
-
-
-def _verify_blocks(first: int, replica: Replica) -> tuple[bool, str]:
-    """Verify some blocks; whether there are more, and the replica's digest."""
-    end = layout.block_count(replica.length_bytes)
-    stop = min(first + _BLOCKS_AT_A_TIME, end)
-    for block in range(first, stop):
-        try:
-            replica.read_verified(block * BLOCK_BYTES, BLOCK_BYTES)
-        except Failure as error:
-            if error.code is not Code.CORRUPT:
-                raise
-    return stop < end, f"{replica.digest():016x}"

@@ -4,25 +4,27 @@ Owns the order of the writes to that file. Everything here blocks and is synchro
 a time. Who may call when, and in which thread, is `store`'s and `lane`'s concern.
 
 A write goes to the file in this order:
-  1. a header slot whose intent names the blocks about to change, unless it names them already;
+  1. a header slot whose intent names the blocks about to change, and a datasync, unless it is sure
+     that every header that may survive names them already;
   2. the data;
   3. the checksum table entries.
-A kill between any two of them, or in the middle of one, leaves blocks whose bytes do not match
-their entry only inside the intent. Opening such a file settles it: each intent block is read, and
-where its checksum differs it is computed anew. Unacknowledged bytes are then old or new, and a
-block outside the intent that does not match is what it looks like: damage, answered with CORRUPT.
+A kill between any two of them, or in the middle of one, or a power loss, which keeps any of the
+writes since the last datasync and loses the others, leaves blocks whose bytes do not match their
+entry only inside the intent. Opening such a file settles it: each intent block is read, and where
+its checksum differs it is computed anew. Unacknowledged bytes are then old or new, and a block
+outside the intent that does not match is what it looks like: damage, answered with CORRUPT.
+
+The intent is sticky, so that the datasync of step 1 is rare: a new replica is born with all blocks
+in it, a sync takes none out, and only `end_sync(clean=True)`, long after the last write, does. What
+comes back from a stop with an intent is not believed before it was compared with the other replicas
+of its chunk (`store`, `settling`), so a large intent costs time, not safety.
 
 A cut announces itself in the header (CUTTING, with the new length and generation), cuts the file,
-writes the last block's entry, and ends with a header without the flag; opening repeats it.
+writes the last block's entry, and ends with a header without the flag, a datasync between any two
+of these; opening repeats it.
 
 `begin_sync`, `File.datasync` and `end_sync` make a sync: the first writes the header as it is now,
-the second runs in any thread while writes go on, the third takes the synced blocks out of the
-intent. That last header may stay unsynced: an intent that holds too much costs time, not safety.
-
-Power loss reorders writes between two syncs, which a kill does not. For that case step 1 needs a
-datasync of its own before step 2 whenever it adds blocks that a sync had covered, and a cut needs
-one before its flag goes. The format is ready for both: the slot that the last sync made durable
-is never overwritten, and neither is the newest.
+the second runs in any thread while writes go on, the third notes what is durable.
 
 Errors: Failure CORRUPT when stored bytes do not match their checksum, OSError from the file. After
 an OSError in a change the replica is `broken`: close it and open it again, which settles it.
@@ -36,40 +38,53 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from chunkserver import format as layout
+from chunkserver import sectors
 from chunkserver.format import DATA_OFFSET, ENTRY_BYTES, TABLE_BYTES, TABLE_OFFSET, Header
 from dfs.checksums import checksum
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, BLOCKS_PER_CHUNK, CHUNK_BYTES
-from dfs.runtime import File
+from dfs.messages.chunks import ReplicaState
+from dfs.runtime import Buffer, File
 
 log = logging.getLogger(__name__)
 
-# How far an append announces beyond its end: one header write per 4 MiB of a stream.
-AHEAD_BLOCKS = 64
+# Overwrites announce as many blocks as this at a time: a datasync per 4 MiB that was at rest.
+ANNOUNCED_BLOCKS = 64
+ALL_BLOCKS = layout.block_bits(0, BLOCKS_PER_CHUNK)
 
 _ENTRY = struct.Struct(">Q")
 
 
 @dataclass(slots=True)
 class _Sync:
-    """A sync under way: the blocks it covers and the header slot it makes durable."""
+    """A sync under way: the blocks it covers and the header that it makes durable.
+
+    `safe` is what the intents of that header and of all later ones have in common.
+    """
 
     number: int
     blocks: int
     slot: int
+    sequence: int
+    safe: int
 
 
 class Replica:
     """An open replica file. `about` names it in errors, server and path."""
 
-    def __init__(self, file: File, header: Header, slot: int, table: bytearray, about: str) -> None:
+    def __init__(
+        self, file: File, header: Header, slot: int, table: bytearray, about: str, boot: int
+    ) -> None:
         self._file = file
         self._header = header  # the newest one written; the length in it may be behind
+        self._boot = boot
         self._slot = slot
-        self._durable_slot = slot
+        self._durable_slot, self._durable_sequence = slot, 0
+        self._safe = header.intent  # blocks that every header which may survive has in its intent
         self._table = table
         self._about = about
         self._corrupt = 0  # bitmap of blocks found damaged
+        self._doubtful = 0  # bitmap of blocks whose checksum opening had to compute anew
         self._touched = header.intent  # blocks changed since the last `begin_sync`
         self._syncs: list[_Sync] = []
         self._sync_number = 0
@@ -78,18 +93,38 @@ class Replica:
         self.broken = False
         self.pins = 0  # who uses the file beside the one caller: syncs, `warm`; see `store`
         self.settled_blocks = 0  # how many checksums opening had to compute anew
+        self.read_errors = 0  # reads that the disk refused since `store` last looked
 
     # -- making and opening
 
     @classmethod
-    def create(cls, file: File, handle: int, version: int, generation: int, about: str) -> Replica:
+    def create(
+        cls,
+        file: File,
+        handle: int,
+        version: int,
+        generation: int,
+        about: str,
+        *,
+        boot: int = 1,
+        state: ReplicaState = ReplicaState.SETTLED,
+    ) -> Replica:
         """A replica in a new, empty file. The first write, or `write_header`, makes it exist."""
-        header = Header(0, handle, version, generation, 0)
-        return cls(file, header, 0, bytearray(TABLE_BYTES), about)
+        header = Header(0, handle, version, generation, 0, ALL_BLOCKS, state=state, boot=boot)
+        replica = cls(file, header, 0, bytearray(TABLE_BYTES), about, boot)
+        replica._touched = 0
+        return replica
 
     @classmethod
     def open(
-        cls, file: File, handle: int, about: str, *, writable: bool = True, settled: bool = False
+        cls,
+        file: File,
+        handle: int,
+        about: str,
+        *,
+        writable: bool = True,
+        settled: bool = False,
+        boot: int = 1,
     ) -> Replica:
         """Open and settle. Raises Failure CORRUPT when no header is valid or it is another's.
 
@@ -100,10 +135,14 @@ class Replica:
         if not found or found[0][0].handle != handle:
             raise Failure(Code.CORRUPT, f"{about}: no valid header for chunk {handle:x}")
         header, slot = found[0]
+        if not settled:
+            header = replace(header, state=layout.state_after_stop(header, boot))
         table = bytearray(read_at_most(file, TABLE_OFFSET, TABLE_BYTES).ljust(TABLE_BYTES, b"\0"))
-        replica = cls(file, header, slot, table, about)
+        replica = cls(file, header, slot, table, about, boot)
         if len(found) > 1:
             replica._durable_slot = found[1][1]
+        for older, _ in found[1:]:
+            replica._safe &= older.intent  # this start's header may be the one that is lost
         size = file.size()
         replica.length_bytes = layout.settled_length(header, size)
         replica._drop_entries_beyond(replica.length_bytes)
@@ -113,15 +152,23 @@ class Replica:
 
     def _settle(self, size: int, writable: bool) -> None:
         due = DATA_OFFSET + self.length_bytes
-        if writable and (size > due or (size < due and self._header.intent)):
+        # Only a power loss takes away the end of a file that its header has told of.
+        lost = self._header.state is ReplicaState.LOST and self._header.intent
+        if writable and (size > due or (size < due and lost)):
             self._file.truncate(due)
-        changed = [b for b in self._blocks_of(self._header.intent) if self._settle_block(b)]
+            size = due
+        whole = max(0, size - DATA_OFFSET) // BLOCK_BYTES if size < due else BLOCKS_PER_CHUNK
+        suspects = self._header.intent & layout.block_bits(0, whole)
+        changed = [b for b in self._blocks_of(suspects) if self._settle_block(b)]
         self.settled_blocks = len(changed)
+        for block in changed:
+            self._doubtful |= 1 << block
         if changed:
             log.info("%s: %d blocks settled after an unclean stop", self._about, len(changed))
         if writable and changed:
             self._write_entries(changed[0], changed[-1] + 1)
         if writable and self._header.cutting:
+            self._file.datasync()
             self._write_header(replace(self._header, cutting=False))
 
     def _blocks_of(self, bitmap: int) -> Iterator[int]:
@@ -153,18 +200,48 @@ class Replica:
         return self._header.generation
 
     @property
+    def state(self) -> ReplicaState:
+        return self._header.state
+
+    @property
+    def intent(self) -> int:
+        """Bitmap of the blocks that a stop now would leave in doubt."""
+        return self._header.intent
+
+    @property
     def dirty(self) -> bool:
         """Whether anything was written that no sync has covered."""
-        return self._dirty or bool(self._header.intent)
+        return self._dirty or bool(self._syncs)
 
     @property
     def damaged(self) -> int:
-        """Bitmap of the blocks known not to match their checksums."""
+        """Bitmap of blocks known to be damaged; they are refused until written as a whole."""
         return self._corrupt
+
+    @property
+    def doubtful(self) -> int:
+        """Bitmap of the blocks that did not match, and were taken as they are, after a stop.
+
+        Torn, most likely; whoever has the block whole knows better.
+        """
+        return self._doubtful
+
+    def packed_table(self) -> bytes:
+        """The packed checksums of all blocks; a hole has that of the zeros it reads as."""
+        return self._packed(0, layout.block_count(self.length_bytes))
+
+    def remember_damage(self, blocks: int) -> None:
+        """These were found damaged when the replica was open before."""
+        self._corrupt |= blocks & layout.block_bits(0, layout.block_count(self.length_bytes))
+
+    def damaged_bytes(self, block: int) -> bytes:
+        """What is there of a block, unverified; zeros where the disk cannot read it."""
+        length = layout.extent(block, self.length_bytes)
+        return sectors.salvage(self._file, DATA_OFFSET + block * BLOCK_BYTES, length)
 
     def digest(self) -> int:
         """xxh3_64 over the packed block checksums; a hole counts as the zeros it reads as."""
-        return checksum(self._packed(0, layout.block_count(self.length_bytes)))
+        return checksum(self.packed_table())
 
     # -- reading
 
@@ -209,20 +286,29 @@ class Replica:
         start = offset // BLOCK_BYTES * BLOCK_BYTES
         stop = min(layout.block_count(offset + length_bytes) * BLOCK_BYTES, CHUNK_BYTES)
         if stop > start:
-            self._file.pread_into(memoryview(bytearray(stop - start)), DATA_OFFSET + start)
+            # What the disk cannot read, the read that follows finds out.
+            view = memoryview(bytearray(stop - start))
+            sectors.read_around(self._file, view, DATA_OFFSET + start)
 
     def _fill(self, view: memoryview, start: int, cached: bool) -> bool:
         position = DATA_OFFSET + start
-        got = (
-            self._file.pread_cached(view, position)
-            if cached
-            else self._file.pread_into(view, position)
-        )
+        got: int | None
+        if cached:
+            got = sectors.read_cached(self._file, view, position)
+        else:
+            got, bad = sectors.read_around(self._file, view, position)
+            self._refuse_unreadable(start // BLOCK_BYTES, bad)
         if got is None:
             return False
         if got < len(view):
             raise self._found_corrupt((start + got) // BLOCK_BYTES, "the file ends before it")
         return True
+
+    def _refuse_unreadable(self, first: int, bad: list[int]) -> None:
+        self.read_errors += len(bad)
+        found = [self._found_corrupt(first + block, "the disk cannot read it") for block in bad]
+        if found:
+            raise found[0]
 
     def _edge(
         self, view: memoryview, packed: bytearray, start: int, block: int, begin: int, end: int
@@ -256,8 +342,9 @@ class Replica:
 
     def _found_corrupt(self, block: int, why: str) -> Failure:
         """Remember a damaged block: it is refused until it is overwritten as a whole."""
+        if not self._corrupt >> block & 1:
+            log.error("%s: block %d is damaged: %s", self._about, block, why)
         self._corrupt |= 1 << block
-        log.error("%s: block %d is damaged: %s", self._about, block, why)
         return Failure(Code.CORRUPT, f"{self._about}: block {block}: {why}")
 
     # -- writing
@@ -271,7 +358,9 @@ class Replica:
         sums = self._merged(offset, data, packed)
         tail = self._extended_tail(offset)
         begin = min(first, layout.block_count(self.length_bytes)) if tail is None else tail[0]
-        self._announce(begin, stop, end)
+        self._announce(self._needed(offset, len(data)), end > self.length_bytes)
+        self._dirty = True
+        self._touched |= layout.block_bits(begin, stop)
         with _Breaking(self, self.length_bytes):
             self._file.pwrite([data], DATA_OFFSET + offset)
             if tail is not None:
@@ -279,7 +368,11 @@ class Replica:
             self._table[first * ENTRY_BYTES : stop * ENTRY_BYTES] = sums
             self._write_entries(begin, stop)
         self.length_bytes = max(self.length_bytes, end)
-        self._corrupt &= ~layout.block_bits(first, stop)
+        self._now_good(layout.block_bits(first, stop))
+
+    def _now_good(self, blocks: int) -> None:
+        self._corrupt &= ~blocks
+        self._doubtful &= ~blocks
 
     def _merged(self, offset: int, data: memoryview, packed: bytes) -> bytes:
         """The entries of the blocks that the data touches, as they are once it is written."""
@@ -313,17 +406,42 @@ class Replica:
         content = self._read_verified(block)
         return block, checksum(content.ljust(BLOCK_BYTES, b"\0"))
 
-    def _announce(self, first: int, stop: int, end: int) -> None:
-        """Have the intent on disk name these blocks before any of them changes."""
-        needed = layout.block_bits(first, stop)
-        blocks = needed
-        if end > self.length_bytes:
-            blocks = layout.block_bits(first, min(stop + AHEAD_BLOCKS, BLOCKS_PER_CHUNK))
-        self._dirty = True
-        if needed & ~self._header.intent:
-            intent = self._header.intent | blocks
-            self._write_header(replace(self._header, intent=intent))
-        self._touched |= blocks & self._header.intent
+    def must_announce(self, offset: int, length_bytes: int) -> bool:
+        """Whether a write to that range has to wait for a datasync first (`announce`)."""
+        return bool(self._needed(offset, length_bytes) & ~self._safe)
+
+    def announce(self, offset: int, length_bytes: int) -> None:
+        """Have the intent on disk name the blocks that a write to the range is about to change."""
+        end = offset + length_bytes
+        self._announce(self._needed(offset, length_bytes), end > self.length_bytes)
+
+    def _needed(self, offset: int, length_bytes: int) -> int:
+        """The blocks that a write changes: its own, and those that it fills up with zeros."""
+        first = min(offset // BLOCK_BYTES, self.length_bytes // BLOCK_BYTES)
+        return layout.block_bits(first, layout.block_count(offset + length_bytes))
+
+    def _announce(self, needed: int, appends: bool) -> None:
+        if not needed & ~self._safe:
+            if not self._header.sequence:  # a new replica, born with all blocks in the intent
+                self._write_header(self._header)
+            return
+        first = (needed & -needed).bit_length() - 1
+        first -= first % ANNOUNCED_BLOCKS
+        stop = needed.bit_length() + -needed.bit_length() % ANNOUNCED_BLOCKS
+        blocks = layout.block_bits(first, BLOCKS_PER_CHUNK if appends else stop)
+        self._write_header(replace(self._header, intent=self._header.intent | blocks))
+        self._sync_header()
+
+    def _sync_header(self) -> None:
+        """Make the newest header durable, and what was written before it."""
+        with _Breaking(self, None):
+            self._file.datasync()
+        self._now_durable(self._slot, self._header.sequence)
+        self._safe = self._header.intent
+
+    def _now_durable(self, slot: int, sequence: int) -> None:
+        if sequence > self._durable_sequence:
+            self._durable_slot, self._durable_sequence = slot, sequence
 
     def cut(self, generation: int, length_bytes: int) -> None:
         """Cut to a length (never extends) and take the generation; nothing when it has it."""
@@ -334,15 +452,29 @@ class Replica:
         entry = None
         if filled and length < self.length_bytes:
             entry = checksum(memoryview(self._read_verified(block))[:filled])
+        self._cut(generation, length, entry)
+
+    def shrink(self, length_bytes: int) -> None:
+        """Cut to a length, whatever the last block's checksum was: the source's will be put."""
+        if length_bytes >= self.length_bytes:
+            return
+        block, filled = divmod(length_bytes, BLOCK_BYTES)
+        entry = checksum(memoryview(self._read_block(block))[:filled]) if filled else None
+        self._cut(self.generation, length_bytes, entry)
+        if filled:
+            self._now_good(1 << block)
+
+    def _cut(self, generation: int, length: int, entry: int | None) -> None:
         # Also where no block changes: the intent says that this is yet to be synced.
-        blocks = 1 << min(block, BLOCKS_PER_CHUNK - 1)
-        intent = self._header.intent | blocks
-        self._touched |= blocks
+        block = min(length // BLOCK_BYTES, BLOCKS_PER_CHUNK - 1)
+        self._touched |= 1 << block
         self._dirty = True
+        intent = self._header.intent | 1 << block
         cutting = replace(
             self._header, intent=intent, generation=generation, length_bytes=length, cutting=True
         )
         self._write_header(cutting)
+        self._sync_header()
         with _Breaking(self, length):
             self._file.truncate(DATA_OFFSET + length)
             self.length_bytes = length
@@ -350,7 +482,36 @@ class Replica:
             if entry is not None:
                 self._set_entry(block, entry)
                 self._write_entries(block, block + 1)
+            self._file.datasync()
         self._write_header(replace(self._header, cutting=False))
+        self._corrupt &= layout.block_bits(0, layout.block_count(length))
+
+    def fence(self, version: int, state: ReplicaState) -> None:
+        """Take a version and a state in which nobody is served; durable."""
+        self._dirty = True
+        self._write_header(replace(self._header, version=version, state=state))
+        self._sync_header()
+
+    def adopt(self, block: int, data: Buffer) -> None:
+        """Take a whole block as another replica has it."""
+        self.write(block * BLOCK_BYTES, memoryview(data), _ENTRY.pack(checksum(data)))
+
+    def serve(self, generation: int) -> None:
+        """Become a settled replica, with all that is here made durable before."""
+        number = self.begin_sync()
+        if number:
+            self.datasync()
+            self.end_sync(number)
+        settled = replace(self._header, generation=generation, state=ReplicaState.SETTLED)
+        self._write_header(settled)
+        self._dirty = True
+        self._doubtful = 0
+
+    def mark_damaged(self, block: int, entry: int) -> None:
+        """Nobody has good data for this block: it is to be refused, never read as zeros."""
+        self._set_entry(block, entry)
+        self._write_entries(block, block + 1)
+        self._corrupt |= 1 << block
 
     def raise_version(self, version: int) -> None:
         """Take a higher version; a lower or equal one is ignored."""
@@ -364,22 +525,27 @@ class Replica:
         self._write_header(replace(self._header, length_bytes=self.length_bytes))
 
     def _write_header(self, header: Header) -> None:
-        header = replace(header, sequence=header.sequence + 1)
+        header = replace(header, sequence=header.sequence + 1, boot=self._boot)
         slot = next(i for i in range(layout.SLOTS) if i not in (self._slot, self._durable_slot))
         with _Breaking(self, None):
             self._file.pwrite([layout.pack_header(header)], slot * layout.SLOT_BYTES)
         self._header, self._slot = header, slot
+        self._safe &= header.intent
+        for sync in self._syncs:
+            sync.safe &= header.intent
 
     # -- syncing
 
-    def begin_sync(self) -> int:
+    def begin_sync(self, *, always: bool = False) -> int:
         """Ready the file for `datasync`; a number for `end_sync`, 0 when all is synced."""
-        if not self.dirty and not self._syncs:
+        if not self.dirty and not always:
             return 0
         if self._header.length_bytes != self.length_bytes:
             self._write_header(replace(self._header, length_bytes=self.length_bytes))
         self._sync_number += 1
-        self._syncs.append(_Sync(self._sync_number, self._touched, self._slot))
+        header = self._header
+        sync = _Sync(self._sync_number, self._touched, self._slot, header.sequence, header.intent)
+        self._syncs.append(sync)
         self._touched, self._dirty = 0, False
         return self._sync_number
 
@@ -387,13 +553,23 @@ class Replica:
         """Make what was written before `begin_sync` durable; may run beside reads and writes."""
         self._file.datasync()
 
-    def end_sync(self, number: int) -> None:
-        """After a successful datasync: its blocks, and those of syncs begun before, are safe."""
+    def end_sync(self, number: int, *, clean: bool = False) -> None:
+        """After a successful datasync: what was there at `begin_sync` is safe.
+
+        With `clean`, what was not written since leaves the intent: nobody writes here any more.
+        """
         position = next((i for i, s in enumerate(self._syncs) if s.number == number), None)
         if position is None:
             return  # a sync that began later ended before and has covered this one
-        self._durable_slot = self._syncs[position].slot
+        sync = self._syncs[position]
         del self._syncs[: position + 1]
+        if sync.sequence > self._durable_sequence:
+            self._now_durable(sync.slot, sync.sequence)
+            self._safe = sync.safe
+        if clean:
+            self._leave_intent()
+
+    def _leave_intent(self) -> None:
         intent = self._touched
         for sync in self._syncs:
             intent |= sync.blocks
@@ -401,12 +577,12 @@ class Replica:
             header = replace(self._header, intent=intent, length_bytes=self.length_bytes)
             self._write_header(header)
 
-    def sync(self) -> None:
+    def sync(self, *, clean: bool = False) -> None:
         """All three steps in one."""
-        number = self.begin_sync()
+        number = self.begin_sync(always=clean and bool(self.intent))
         if number:
             self.datasync()
-            self.end_sync(number)
+            self.end_sync(number, clean=clean)
 
     def close(self) -> None:
         self._file.close()

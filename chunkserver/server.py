@@ -12,11 +12,16 @@ from functools import partial
 import trio
 
 from chunkserver.control import Control
+from chunkserver.fencing import Fencing
+from chunkserver.fetching import Fetcher
 from chunkserver.listing import Listing
+from chunkserver.scrub_service import Scrub
 from chunkserver.service import Service
+from chunkserver.settling import Settler
 from chunkserver.store import Store
 from dfs.config import Chunkserver, load_key
 from dfs.errors import Code, Failure
+from dfs.messages.cluster import FetchReplica, SettleChunk
 from dfs.rpc import Endpoint, Handlers, Identity, Pool, serve
 from dfs.runtime import Env
 
@@ -43,16 +48,37 @@ class ChunkServer:
         await self.store.start()
         async with trio.open_nursery() as nursery:
             pool = Pool(self._endpoint, nursery)
+            fencing = Fencing(self.store, self._address)
             service = Service(self._env, self._config, self.store, pool, self._address)
+            scrub = Scrub(self._env, self._config, self.store)
+            await scrub.load()
             listing = Listing(self._env, self._config.limits, self.store)
-            address = await self._listen(nursery, {**service.handlers(), **listing.handlers()})
-            control = Control(self._env, self._endpoint, self._config, self.store, self._address)
+            handlers = {
+                **service.handlers(),
+                **fencing.handlers(),
+                **scrub.handlers(),
+                **listing.handlers(),
+            }
+            address = await self._listen(nursery, handlers)
+            settler = Settler(self._env, self._config, self.store, fencing, pool, self._address)
+            fetcher = Fetcher(self._env, self._config, self.store, fencing, pool)
+            control = Control(
+                self._env,
+                self._endpoint,
+                self._config,
+                self.store,
+                self._address,
+                {SettleChunk: settler.handle, FetchReplica: fetcher.handle},
+                fetcher.busy,
+            )
             nursery.start_soon(control.run)
             nursery.start_soon(self.store.settle)
+            nursery.start_soon(scrub.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()
             nursery.cancel_scope.cancel()
+        await scrub.stop()
         await self.store.stop()
 
     async def _listen(self, nursery: trio.Nursery, handlers: Handlers) -> str:

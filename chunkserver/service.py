@@ -77,13 +77,16 @@ class Service:
                 version, generation = message.version, message.generation
                 return await self._store.create(message.handle, version, generation)
             entry = self._store.find(message.handle)
-            self._checked(partial(chain.check_write, message, entry.state()))
+            self._checked(partial(chain.check_write, message, entry.stamp()))
             return entry
 
         async def apply(entry: Entry) -> None:
+            self._store.client_bytes += len(payload)
             await self._store.write(entry, message.offset, payload, message.checksums)
 
-        await self._in_turn(message, (payload,), turn, admit, apply, sync=message.sync)
+        await self._in_turn(
+            message, (payload,), turn, admit, apply, changes=True, sync=message.sync
+        )
         return Done()
 
     def _cut(self, request: Request) -> Coroutine[Any, Any, Done]:
@@ -103,7 +106,7 @@ class Service:
                 work = partial(_cut, message.generation, message.length_bytes)
                 await self._store.change(entry, work)
 
-        await self._in_turn(message, (), turn, admit, apply, sync=False)
+        await self._in_turn(message, (), turn, admit, apply, changes=True, sync=False)
         return Done()
 
     def _sync(self, request: Request) -> Coroutine[Any, Any, Done]:
@@ -117,7 +120,7 @@ class Service:
 
         async def apply(_: Entry) -> None: ...
 
-        await self._in_turn(message, (), turn, admit, apply, sync=True)
+        await self._in_turn(message, (), turn, admit, apply, changes=False, sync=True)
         return Done()
 
     async def _in_turn(
@@ -128,6 +131,7 @@ class Service:
         admit: Callable[[], Awaitable[Entry]],
         apply: Callable[[Entry], Awaitable[None]],
         *,
+        changes: bool,
         sync: bool,
     ) -> None:
         """Wait for the turn, admit, then apply here and down the chain at the same time."""
@@ -136,7 +140,7 @@ class Service:
             await turn.wait()
             with trio.CancelScope(shield=True):
                 entry = await admit()
-            here = _Here(self._store, entry, turn, apply, sync=sync)
+            here = _Here(self._store, entry, turn, apply, changes=changes, sync=sync)
             if not message.chain:
                 with trio.CancelScope(shield=True):
                     await here.run()
@@ -193,6 +197,8 @@ class Service:
             return
         here.link_failure = chain.blame(here.link_failure, link)
         log.warning("%s: %s", self._env.name, here.link_failure)
+        if here.changes:
+            self._store.may_differ(here.entry, here.link_failure.detail)
         if here.link_failure.code is Code.CHAIN_BROKEN and here.link_failure.detail == link:
             self._broken_at[link] = self._env.clock.monotonic()
 
@@ -215,6 +221,7 @@ class Service:
             work = partial(_read_cached, message.offset, message.length_bytes)
             answer = self._store.run_inline(entry, replica, work)
             if answer is not None:
+                self._store.client_bytes += len(answer[0])
                 return _reply(answer)
         return self._read_from_disk(message, entry)
 
@@ -226,7 +233,9 @@ class Service:
             await turn.wait()
             entry = self._with_version(message.handle, message.version)
             work = partial(_read, message.offset, message.length_bytes)
-            return _reply(await self._store.run(entry, work, waits=not warmed))
+            answer = await self._store.run(entry, work, waits=not warmed)
+            self._store.client_bytes += len(answer[0])
+            return _reply(answer)
         finally:
             turn.leave()
 
@@ -243,7 +252,7 @@ class Service:
 
     def _with_version(self, handle: int, version: int) -> Entry:
         entry = self._store.find(handle)
-        self._checked(partial(chain.check_version, handle, version, entry.state()))
+        self._checked(partial(chain.check_version, handle, version, entry.stamp()))
         return entry
 
     def _checked(self, check: Callable[[], None]) -> None:
@@ -266,20 +275,23 @@ class _Here:
         turn: Turn,
         apply: Callable[[Entry], Awaitable[None]],
         *,
+        changes: bool,
         sync: bool,
     ) -> None:
-        self._store, self._entry, self._turn = store, entry, turn
-        self._apply, self._sync = apply, sync
+        self._store, self.entry, self._turn = store, entry, turn
+        self._apply, self._may_change, self._sync = apply, changes, sync
+        self.changes = False  # something has been, or may have been, changed here
         self.failure: Failure | None = None
         self.link_failure: Failure | None = None
 
     async def run(self) -> None:
         """Apply, end the turn, and sync if that is asked for."""
+        self.changes = self._may_change
         try:
-            await self._apply(self._entry)
+            await self._apply(self.entry)
             self._turn.leave()
             if self._sync:
-                await self._store.sync(self._entry.handle)
+                await self._store.sync(self.entry.handle)
         except Failure as error:
             self.failure = error
         finally:
@@ -321,4 +333,5 @@ def _inspect(replica: Replica) -> ReplicaInfo:
         replica.generation,
         replica.length_bytes,
         replica.digest(),
+        replica.state,
     )

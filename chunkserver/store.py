@@ -16,19 +16,24 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 import trio
 
-from chunkserver.chain import ReplicaState, Turns
+from chunkserver.chain import Stamp, Turns
+from chunkserver.damage import Damage
 from chunkserver.datadir import DataDir
-from chunkserver.format import DATA_OFFSET, Header
+from chunkserver.format import DATA_OFFSET, Header, block_bits, block_count
 from chunkserver.replica import Replica
+from chunkserver.verify import missing_blocks
 from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
+from dfs.layout import BLOCK_BYTES
+from dfs.messages.chunks import ReplicaState
 from dfs.messages.cluster import DiskReport, ReplicaReport
 from dfs.runtime import Env
 
@@ -46,11 +51,13 @@ class Entry:
     version: int
     generation: int
     length_bytes: int
+    state: ReplicaState
     replica: Replica | None = None
-    settled: bool = False  # this process has settled it, or made it
+    settled: bool = False  # this process has opened it after a stop, or made it
+    damaged: int = 0  # the bitmap of its damaged blocks, as far as known
 
-    def state(self) -> ReplicaState:
-        return ReplicaState(self.version, self.generation)
+    def stamp(self) -> Stamp:
+        return Stamp(self.version, self.generation, self.state is ReplicaState.SETTLED)
 
 
 class Store:
@@ -67,6 +74,9 @@ class Store:
         self._work = trio.Event()
         self._created: dict[int, None] = {}  # replicas made and not yet reported
         self.created = trio.Event()  # there are some; replaced when they are taken
+        self.client_bytes = 0  # read and written for clients, since the start
+        self.repair_bytes = 0  # read and written to make replicas equal, or new ones
+        self.damage = Damage(env, config.limits.max_suspicions)
 
     # -- starting and ending
 
@@ -77,6 +87,10 @@ class Store:
             await self._env.run_blocking(claim, directory.path)
             for header in await self._env.run_blocking(directory.scan, directory.path):
                 self._add(header, directory)
+        for directory in self.directories:
+            for handle in directory.unreadable:
+                if not self.has(handle):
+                    self.damage.lost(handle, 0)
         if not any(d.writable for d in self.directories):
             problems = "; ".join(f"{d.path}: {d.problem}" for d in self.directories)
             raise Failure(Code.DISK, f"no data directory is usable: {problems}")
@@ -92,8 +106,15 @@ class Store:
             old.directory.replicas -= 1
         directory.replicas += 1
         self._index[header.handle] = Entry(
-            header.handle, directory, header.version, header.generation, header.length_bytes
+            header.handle,
+            directory,
+            header.version,
+            header.generation,
+            header.length_bytes,
+            header.state,
         )
+        if header.intent:
+            self._mark_unsynced(header.handle)
 
     async def settle(self) -> None:
         """Sync, one after the other, what was written a while ago and never synced; for ever."""
@@ -110,10 +131,11 @@ class Store:
                 await self._settle_one(handle)
 
     async def _settle_one(self, handle: int) -> None:
+        self._unsynced.pop(handle, None)
         try:
-            await self.sync(handle)
+            await self.sync(handle, clean=True)
         except Failure as error:
-            self._unsynced.pop(handle, None)  # the next write, or the next start, takes it up
+            # The next write, or the next start, takes it up.
             log.error("%s: replica %x not synced: %s", self._env.name, handle, error)
 
     async def stop(self) -> None:
@@ -141,11 +163,30 @@ class Store:
         """The chunks that there are replicas of, rising."""
         return sorted(self._index)
 
+    def version_of(self, handle: int) -> int | None:
+        """The version of the replica; None when there is none."""
+        entry = self._index.get(handle)
+        return None if entry is None else entry.version
+
+    def on(self, directory: DataDir, after: int) -> list[Entry]:
+        """The replicas on one disk with handles above `after`, rising."""
+        found = (e for h, e in self._index.items() if h > after and e.directory is directory)
+        return sorted(found, key=lambda entry: entry.handle)
+
     def reports(self, handles: list[int] | None = None) -> list[ReplicaReport]:
         """What the master is told of all replicas, or of those, in the order of handles."""
         wanted = sorted(self._index) if handles is None else [h for h in handles if self.has(h)]
         found = (self._index[handle] for handle in wanted)
-        return [ReplicaReport(e.handle, e.version, e.length_bytes) for e in found]
+        return [
+            ReplicaReport(
+                e.handle,
+                e.version,
+                e.length_bytes,
+                e.state,
+                damaged=bool(self.damage.blocks(e.handle)),
+            )
+            for e in found
+        ]
 
     async def measure(self) -> tuple[DiskReport, ...]:
         """Ask every disk how full it is, all at once."""
@@ -161,7 +202,15 @@ class Store:
             directory.failure(error)
 
     def disk_reports(self) -> tuple[DiskReport, ...]:
-        return tuple(directory.report() for directory in self.directories)
+        return tuple(
+            replace(d.report(), damaged_blocks=sum(map(int.bit_count, self.damaged_on(d).values())))
+            for d in self.directories
+        )
+
+    def damaged_on(self, directory: DataDir) -> dict[int, int]:
+        """Handle -> bitmap of the damaged blocks known on one disk."""
+        known = self.damage.known().items()
+        return {h: b for h, b in known if self.has(h) and self._index[h].directory is directory}
 
     def busy_since(self) -> float | None:
         """Since when the slowest disk owes progress; None when none does. Any thread may ask."""
@@ -191,7 +240,14 @@ class Store:
         except OSError as error:
             raise entry.directory.failure(error) from None
         except Failure as error:
+            self._note(entry, replica)
             raise self._named(error) from None
+
+    async def verify(self, entry: Entry, work: Callable[[Replica], int]) -> None:
+        """Do work that looks for damage; what it puts right by itself is synced in time."""
+        await self.run(entry, work, waits=True)
+        if entry.replica is not None and entry.replica.dirty:
+            self._mark_unsynced(entry.handle)
 
     async def warm(self, entry: Entry, offset: int, length_bytes: int) -> bool:
         """Bring a range into the page cache; needs no turn, since nothing is made of the bytes.
@@ -211,27 +267,71 @@ class Store:
             self._unpin(entry, replica)
         return True
 
-    async def change(self, entry: Entry, work: Callable[[Replica], None]) -> None:
+    @asynccontextmanager
+    async def turn(self, handle: int) -> AsyncIterator[None]:
+        """Wait for the chunk's turn, have it for the body, and leave it."""
+        turn = self.turns.enter(handle)
+        try:
+            await turn.wait()
+            yield
+        finally:
+            turn.leave()
+
+    async def change(
+        self, entry: Entry, work: Callable[[Replica], None], *, waits: bool = False
+    ) -> None:
         """Do work that writes. Raises Failure DISK EROFS on a disk gone read-only."""
         entry.directory.must_be_writable()
-        await self.run(entry, work)
+        await self.run(entry, work, waits=waits)
         self._mark_unsynced(entry.handle)
 
     async def write(self, entry: Entry, offset: int, data: memoryview, packed: bytes) -> None:
         """Write verified bytes."""
+        replica = entry.replica
+        if replica is None or replica.must_announce(offset, len(data)):
+            # Seldom, and a datasync: nothing that the event loop could wait for.
+            entry.directory.must_be_writable()
+            await self.run(entry, partial(_announce, offset, len(data)), waits=True)
         await self.change(entry, partial(_write, entry.directory, offset, data, packed))
 
-    async def create(self, handle: int, version: int, generation: int) -> Entry:
+    async def overwrite(self, entry: Entry, offset: int, data: memoryview, packed: bytes) -> None:
+        """Put another replica's bytes, whole blocks, in the place of what is here.
+
+        What is damaged of it goes into the quarantine first.
+        """
+        if entry.damaged:
+            blocks = entry.damaged & block_bits(
+                offset // BLOCK_BYTES, block_count(offset + len(data))
+            )
+            work = partial(_set_blocks_aside, entry.directory, blocks)
+            await self.run(entry, work, waits=True)
+        await self.write(entry, offset, data, packed)
+
+    async def sync_name(self, entry: Entry) -> None:
+        """Make the name of the replica's file durable."""
+        try:
+            work = partial(entry.directory.sync_entry, entry.handle)
+            await entry.directory.lane.run(work, waits=True)
+        except OSError as error:
+            raise entry.directory.failure(error) from None
+
+    async def create(
+        self,
+        handle: int,
+        version: int,
+        generation: int,
+        state: ReplicaState = ReplicaState.SETTLED,
+    ) -> Entry:
         """Make the replica, on the healthy disk with the most room."""
         directory = self._place()
         # Making the fan-out directory syncs its parent.
         waits = not directory.has_directory_for(handle)
-        work = partial(_create, directory, handle, version, generation)
+        work = partial(_create, directory, handle, version, generation, state)
         try:
             replica = await directory.lane.run(work, waits=waits)
         except OSError as error:
             raise directory.failure(error) from None
-        entry = Entry(handle, directory, version, generation, 0, settled=True)
+        entry = Entry(handle, directory, version, generation, 0, state, settled=True)
         self._index[handle] = entry
         directory.replicas += 1
         self._keep_open(entry, replica)
@@ -264,15 +364,45 @@ class Store:
             log.warning("%s: replica %x had vanished", self._env.name, handle)
         except OSError as error:
             raise entry.directory.failure(error) from None
+        self._forget(entry)
+        self.damage.gone(handle)
+
+    def _forget(self, entry: Entry) -> None:
         entry.directory.replicas -= 1
-        del self._index[handle]
-        self._unsynced.pop(handle, None)
+        del self._index[entry.handle]
+        self._unsynced.pop(entry.handle, None)
+
+    async def must_exist(self, entry: Entry) -> None:
+        """Raises Failure CORRUPT for a replica without a file, which is one no more."""
+        exists = partial(entry.directory.exists, entry.handle)
+        if not await entry.directory.lane.run(exists, waits=True):
+            await self.lose(entry, "", vanished=True)
+            text = f"{self._address}: the file of replica {entry.handle:x} has vanished"
+            raise Failure(Code.CORRUPT, text, detail=self._address)
+
+    async def lose(self, entry: Entry, why: str, *, vanished: bool = False) -> None:
+        """This is no replica any more: set aside what is left of it, and have it replaced."""
+        self._close(entry)
+        if vanished:
+            text = "%s: the file of replica %x has vanished from %s"
+            log.error(text, self._env.name, entry.handle, entry.directory.path)
+        else:
+            work = partial(entry.directory.set_aside, entry.handle, why)
+            try:
+                await entry.directory.lane.run(work, waits=True)
+            except OSError as error:
+                raise entry.directory.failure(error) from None
+        self._forget(entry)
+        self.damage.lost(entry.handle, entry.version)
 
     # -- syncing; takes the turn itself, twice, and not in between
 
-    async def sync(self, handle: int) -> None:
-        """Make the replica durable: data, header, and the name of a new file."""
-        replica, number = await self._begin_sync(handle)
+    async def sync(self, handle: int, *, clean: bool = False) -> None:
+        """Make the replica durable: data, header, and the name of a new file.
+
+        `clean`: and at rest, unless it is written meanwhile; a stop then leaves no doubts.
+        """
+        replica, number = await self._begin_sync(handle, wanted=clean)
         entry = self.find(handle)
         try:
             work = partial(_datasync, entry.directory, handle, replica, number)
@@ -281,35 +411,31 @@ class Store:
             raise entry.directory.failure(error) from None
         finally:
             self._unpin(entry, replica)
-        await self._end_sync(entry, replica, number)
+        await self._end_sync(entry, replica, number, clean=clean)
 
-    async def _begin_sync(self, handle: int) -> tuple[Replica, int]:
+    async def _begin_sync(self, handle: int, *, wanted: bool) -> tuple[Replica, int]:
         turn = self.turns.enter(handle)
         try:
             await turn.wait()
             entry = self.find(handle)
             entry.directory.must_be_writable()
-            since = self._unsynced.pop(handle, None)
-            try:
-                number = await self.run(entry, Replica.begin_sync)
-            except Failure:
-                if since is not None:
-                    self._unsynced[handle] = since
-                raise
+            number = await self.run(entry, partial(_begin_sync, wanted))
             assert entry.replica is not None
             entry.replica.pins += 1
             return entry.replica, number
         finally:
             turn.leave()
 
-    async def _end_sync(self, entry: Entry, replica: Replica, number: int) -> None:
+    async def _end_sync(self, entry: Entry, replica: Replica, number: int, *, clean: bool) -> None:
         if not number:
             return
         turn = self.turns.enter(entry.handle)
         try:
             await turn.wait()
             if entry.replica is replica:
-                await self.run(entry, lambda r: r.end_sync(number))
+                await self.run(entry, lambda r: r.end_sync(number, clean=clean))
+                if clean and replica.intent:
+                    self._mark_unsynced(entry.handle)
         finally:
             turn.leave()
 
@@ -320,15 +446,21 @@ class Store:
         try:
             replica = await entry.directory.lane.run(work, waits=True)
         except FileNotFoundError as error:
+            await self.lose(entry, "", vanished=True)
             text = f"{self._address}: the file of replica {entry.handle:x} has vanished: {error}"
             raise Failure(Code.CORRUPT, text, detail=self._address) from None
         except OSError as error:
             raise entry.directory.failure(error) from None
         except Failure as error:
+            if error.code is Code.CORRUPT:
+                await self.lose(entry, error.message)
+            else:
+                self._note_unreadable(entry)
             raise self._named(error) from None
         entry.settled = True
+        replica.remember_damage(entry.damaged | missing_blocks(replica))
         self._keep_open(entry, replica)
-        if replica.dirty:
+        if replica.intent:
             self._mark_unsynced(entry.handle)
         return replica
 
@@ -345,10 +477,36 @@ class Store:
 
     def _note(self, entry: Entry, replica: Replica) -> None:
         entry.version, entry.generation = replica.version, replica.generation
-        entry.length_bytes = replica.length_bytes
+        entry.length_bytes, entry.state = replica.length_bytes, replica.state
+        if replica.damaged != self.damage.blocks(entry.handle) or replica.read_errors:
+            self._note_damage(entry, replica)
         if replica.broken:
             entry.settled = False
+            entry.state = max(entry.state, ReplicaState.UNSETTLED)
+            self.may_differ(entry, self._address)
             self._close(entry)
+
+    def may_differ(self, entry: Entry, address: str) -> None:
+        """A change that was applied here failed at `address`, or here, where it was applied there.
+
+        The client will see to it, if it lives; if not, the leader has to.
+        """
+        after_s = self._limits.suspect_after_s
+        self.damage.differs(entry.handle, entry.version, address, after_s)
+
+    def _note_damage(self, entry: Entry, replica: Replica) -> None:
+        entry.damaged = replica.damaged
+        self.damage.saw(entry.handle, entry.version, entry.damaged)
+        errors, replica.read_errors = replica.read_errors, 0
+        if errors:
+            entry.directory.count_read_errors(errors)
+
+    def _note_unreadable(self, entry: Entry) -> None:
+        """The disk cannot even read what the replica's blocks are to be like."""
+        if not self.damage.blocks(entry.handle):
+            blocks = block_bits(0, max(1, block_count(entry.length_bytes)))
+            self.damage.saw(entry.handle, entry.version, blocks)
+            entry.directory.count_read_errors(1)
 
     def _close(self, entry: Entry) -> None:
         replica, entry.replica = entry.replica, None
@@ -371,10 +529,27 @@ class Store:
         return Failure(error.code, error.message, errno=error.errno, detail=detail)
 
 
-def _create(directory: DataDir, handle: int, version: int, generation: int) -> Replica:
+def _create(
+    directory: DataDir, handle: int, version: int, generation: int, state: ReplicaState
+) -> Replica:
     directory.take(DATA_OFFSET)
     directory.make_directory_for(handle)
-    return directory.create(handle, version, generation)
+    return directory.create(handle, version, generation, state)
+
+
+def _announce(offset: int, length_bytes: int, replica: Replica) -> None:
+    replica.announce(offset, length_bytes)
+
+
+def _set_blocks_aside(directory: DataDir, blocks: int, replica: Replica) -> None:
+    for block in range(blocks.bit_length()):
+        if blocks >> block & 1:
+            directory.quarantine_block(replica.handle, block, replica.damaged_bytes(block))
+
+
+def _begin_sync(wanted: bool, replica: Replica) -> int:
+    """`wanted`: also where all is synced, so that the intent may go."""
+    return replica.begin_sync(always=wanted and bool(replica.intent))
 
 
 def _write(

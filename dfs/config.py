@@ -35,6 +35,7 @@ _MAY_BE_ZERO = frozenset(
         "buffer_pool_bytes",
         "cache_bytes",
         "debug_sync_delay_ms",
+        "deletion_grace_s",
         "hop_margin_s",
         "inline_below_s",
         "inline_flush_below_s",
@@ -43,6 +44,8 @@ _MAY_BE_ZERO = frozenset(
         "read_ahead_bytes",
         "remembered_files",
         "reserve_bytes",
+        "scrub_bytes_per_s",
+        "scrub_first_s",
         "settle_after_s",
         "slow_memory_s",
         "unknown_grace_s",
@@ -115,6 +118,7 @@ class MasterLimits:
     min_replicas: int = 2
     heartbeat_s: float = 1.0
     server_timeout_s: float = 5.0  # without a heartbeat for this long a chunkserver counts as dead
+    server_silence_s: float = 2.5  # without a heartbeat for this long it is given no orders
     servers_return_s: float = 2.5  # a new leader waits so long for known chunkservers to register
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0
@@ -128,7 +132,16 @@ class MasterLimits:
     check_timeout_s: float = 5.0  # a chunkserver's time to list a page
     check_verify_timeout_s: float = 60.0  # and to read a replica from its disk
     check_abandoned_s: float = 30.0  # a check that nobody follows for so long is given up
-    raise_timeout_s: float = 0.75  # a chunkserver's time to take a version that a client waits for
+    deletion_grace_s: float = 60.0  # how long a replica that its chunk does not need is kept
+    raise_timeout_s: float = 0.75  # for settling a chunk that a client waits for, before it asks on
+    settle_wait_s: float = 1.0  # for more replicas to come back before a chunk is settled without
+    lost_wait_s: float = 60.0  # the same when those that are here lost unsynced data with the power
+    settle_timeout_s: float = 15.0  # one order to settle; the source may have a whole chunk to send
+    settle_retry_s: float = 0.1  # after a first failure; doubles up to:
+    settle_retry_max_s: float = 30.0
+    settles_at_once: int = 32  # those that a client waits for do not count
+    settles_per_server: int = 8  # by one source
+    repair_grace_s: float = 60.0  # how long a dead server is waited for before it is replaced
 
 
 @dataclass(frozen=True)
@@ -163,7 +176,22 @@ class ChunkserverLimits:
     max_chain: int = 8  # links of a write chain
     heartbeat_s: float = 1.0  # until the master has said how often
     verify_bytes_per_s: int = 128 << 20  # read of a replica that `dfs fsck --deep` has verified
+    suspect_after_s: float = 1.5  # what a writer has to report a broken chain itself
+    settle_packet_bytes: int = 1 << 20  # sent at a time to make another replica equal
     stop_sync_s: float = 5.0  # an orderly stop syncs what was written for so long at most
+    scrub_bytes_per_s: int = 20 << 20  # read of each disk to verify it; 0: no scrub
+    scrub_min_bytes_per_s: int = 1 << 20  # the same while clients keep the disk busy
+    scrub_first_s: float = 60.0  # after a start, the scrub lets clients and settling go first
+    scrub_interval_s: float = 14 * 86_400.0  # from the beginning of one pass to that of the next
+    scrub_read_bytes: int = 1 << 20  # one read
+    scrub_save_s: float = 60.0  # of a pass, what a crash may lose
+    max_checks: int = 1024  # replicas that readers have complained of and that wait for a check
+    quarantine_bytes: int = 1 << 30  # kept aside on each disk; beyond, the oldest blocks go
+    quarantine_page: int = 256  # files listed in one answer
+    read_errors_max: int = 16  # blocks that cannot be read before a disk counts as failed
+    max_suspicions: int = 16_384  # damaged replicas remembered to be reported
+    suspicion_batch: int = 256  # reported in one message
+    suspicion_repeat_s: float = 30.0  # what was reported and not dealt with is so again
 
 
 @dataclass(frozen=True)
@@ -206,6 +234,7 @@ class ClientLimits:
     remembered_files: int = 65_536  # closed files whose data version and unsynced chunks are kept
     close_timeout_s: float = 60.0  # for flushing everything when the client ends
     parallel_files: int = 8  # files that one command of the command line works on at a time
+    watch_interval_s: float = 1.0  # between two looks of a command that waits for the cluster
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Mountpoints as the operating system sees them: what is mounted where, unmounting, read-ahead.
+"""Mountpoints as the operating system sees them: unmounting, read-ahead, what is behind them.
 
-What is mounted is read from /proc/self/mountinfo, never by looking at the mountpoint itself: a
-look at it would be a request to the very process that looks.
+What is mounted is read from the kernel's table (`dfs.mountinfo`), never by looking at the
+mountpoint itself: a look at it would be a request to the very process that looks.
 """
 
 from __future__ import annotations
@@ -10,57 +10,18 @@ import ctypes
 import errno
 import json
 import os
-import re
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from dfs.errors import Code, Failure, os_failure
+from dfs.mountinfo import Mounted
+from dfs.mountinfo import mounted_at as mounted_at
 from fuse.xattrs import MOUNT_NAME
 
-MOUNTINFO = Path("/proc/self/mountinfo")
 FILE_SYSTEM_TYPE = "fuse.dfs"
 MNT_FORCE = 1
 MNT_DETACH = 2
-_ESCAPE = re.compile(r"\\([0-7]{3})")
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """One line of mountinfo."""
-
-    device: str  # major:minor
-    mountpoint: str
-    kind: str  # file system type
-    source: str
-
-
-def parse_mountinfo(text: str) -> list[Mounted]:
-    """The mounts in a mountinfo, in the order they were made."""
-    return [_parse_line(line) for line in text.splitlines() if line]
-
-
-def _parse_line(line: str) -> Mounted:
-    before, _, after = line.partition(" - ")
-    fields, kind_and_source = before.split(" "), after.split(" ")
-    return Mounted(
-        fields[2], _unescaped(fields[4]), kind_and_source[0], _unescaped(kind_and_source[1])
-    )
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
-
-
-def mounted_at(path: str) -> Mounted | None:
-    """What is mounted exactly at this path, on top; the path is not looked at itself."""
-    there = [m for m in parse_mountinfo(_mountinfo()) if m.mountpoint == path]
-    return there[-1] if there else None
-
-
-def _mountinfo() -> str:
-    return MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
 
 
 def resolved(directory: str) -> str:

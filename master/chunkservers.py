@@ -1,17 +1,19 @@
-"""The leader's view of the chunkservers: who is alive, what they hold, what they must be told.
+"""The leader's view of the chunkservers: who is alive, what space they have, and calling them.
 
-Answers their registration, reports and heartbeats, and calls them back over the connection they
-keep to the leader. Owns, in the leader's memory alone, the liveness and space of each server; the
-registry of addresses and the replica sets are replicated state. A server is alive while its
-heartbeats come: they have a loop of their own there, so a slow disk does not look like a death.
+Answers their registration and heartbeats, and calls them back over the connection they keep to the
+leader. Owns, in the leader's memory alone, the liveness and space of each server; the registry of
+addresses and the replica sets are replicated state. A server is alive while its heartbeats come:
+they have a loop of their own there, so a slow disk does not look like a death. What the servers
+report of their replicas is `master.reports`.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -21,16 +23,11 @@ from dfs.messages.cluster import (
     DeleteReplicas,
     DiskReport,
     Heartbeat,
-    RaiseVersions,
     Registered,
     RegisterServer,
-    ReportAnswer,
-    ReportReplicas,
     ServerStatus,
-    VersionChange,
 )
 from dfs.messages.common import Done
-from dfs.messages.metadata import ChunkLocation
 from dfs.rpc import Connection, Handlers, Request
 from dfs.runtime import Env
 from master import placement
@@ -57,7 +54,7 @@ class LiveServer:
     heard_at: float  # boottime
     stalled_s: float = 0.0
     recent: int = 0
-    raises: dict[int, int] = field(default_factory=dict)  # handle -> version not yet confirmed
+    reported: bool = False  # its full report is in
 
     @property
     def free_bytes(self) -> int:
@@ -78,26 +75,27 @@ class Chunkservers:
         self._cluster, self._limits = cluster, limits
         self._live: dict[int, LiveServer] = {}
         self._leads_since_s = 0.0  # boottime
+        self.on_registered: Callable[[int], None] = _ignore
+        self.on_returned: Callable[[int], None] = _ignore  # beats again, and has not registered
         self.longest_silence_s = 0.0  # between two heartbeats of a server, in this leadership
 
     def handlers(self) -> Handlers:
         return {
             RegisterServer: self._register,
-            ReportReplicas: self._report,
             Heartbeat: self._heartbeat,
         }
 
     def forget_all(self) -> None:
         """A leadership begins or ends: every server has to register again."""
         self._live.clear()
-        self._leads_since_s = self._env.clock.boottime()
+        self._leads_since_s = self._now()
         self.longest_silence_s = 0.0
 
     # -- what the rest of the leader asks
 
     def alive(self) -> list[LiveServer]:
         """The live servers by id."""
-        now = self._env.clock.boottime()
+        now = self._now()
         live = [s for s in self._live.values() if self._is_alive(s, now)]
         return sorted(live, key=lambda s: s.id)
 
@@ -111,12 +109,21 @@ class Chunkservers:
 
         A chunk given out before they have registered would have fewer replicas for good.
         """
-        if self._env.clock.boottime() - self._leads_since_s >= self._limits.servers_return_s:
+        if not self.may_return():
             return
         alive, known = len(self.alive()), len(queries.servers(self._tables))
         if alive < min(known, self._limits.chunk_replicas):
             text = f"{alive} of {known} chunkservers have registered with the new leader"
             raise Failure(Code.UNAVAILABLE, text)
+
+    def gathering(self) -> bool:
+        """Whether known servers are missing that may just be late."""
+        return self.may_return() and len(self.alive()) < len(queries.servers(self._tables))
+
+    @property
+    def copies(self) -> int:
+        """How many replicas a new chunk gets."""
+        return self._limits.chunk_replicas
 
     def space(self) -> tuple[int, int]:
         """(total, free) bytes of user data that fit, replication divided out."""
@@ -135,35 +142,56 @@ class Chunkservers:
             for server, address, zone in queries.servers(self._tables)
         )
 
-    async def raise_versions(self, chunks: Iterable[ChunkLocation]) -> None:
-        """Tell the servers of these chunks their versions.
+    def find(self, server: int) -> LiveServer | None:
+        """The server, if it is alive."""
+        live = self._live.get(server)
+        return live if live is not None and self._is_alive(live, self._now()) else None
 
-        A client waits for this, so a server that does not answer soon is told again later.
+    def connected(self, server: int) -> LiveServer | None:
+        """The server, if it can be told something: connected, and its last heartbeat not overdue.
+
+        A killed server is missed at once, one that was cut off within `server_silence_s`.
         """
-        told: dict[int, LiveServer] = {}
-        for chunk in chunks:
-            for replica in chunk.replicas:
-                live = self._live.get(replica.server)
-                if live is not None:
-                    live.raises[chunk.handle] = chunk.version
-                    told[live.id] = live
-        async with trio.open_nursery() as nursery:
-            for live in told.values():
-                nursery.start_soon(self._push_raises, live, self._limits.raise_timeout_s)
+        live = self._live.get(server)
+        if live is None or live.connection.closed.is_set() or self._is_silent(live):
+            return None
+        return live
 
-    async def push_pending(self) -> None:
-        """Repeat version changes that were not confirmed."""
-        for live in self.alive():
-            if live.raises:
-                await self._push_raises(live, CALLBACK_TIMEOUT_S)
+    def may_return(self) -> bool:
+        """Whether this leadership is so young that a server that is missing may just be late."""
+        return self._now() - self._leads_since_s < self._limits.servers_return_s
+
+    async def order(self, server: int, message: object, *, timeout_s: float) -> Any:
+        """Have a server do something, over the connection it keeps; its answer. Raises Failure.
+
+        However long the work may take, it is given up when the server's heartbeats stop.
+        """
+        live = self._live.get(server)
+        if live is None or live.connection.closed.is_set():
+            text = f"chunkserver {server} is not connected"
+            raise Failure(Code.CONNECTION_LOST, text)
+        failure = Failure(Code.TIMEOUT, f"chunkserver {server} is silent")
+        answer = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_silent, live, nursery.cancel_scope)
+            try:
+                answer = (await live.connection.call(message, timeout_s=timeout_s)).message
+            except Failure as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        if answer is None:
+            raise failure
+        return answer
+
+    async def _cancel_when_silent(self, live: LiveServer, scope: trio.CancelScope) -> None:
+        while not self._is_silent(live):
+            await self._env.clock.sleep(self._limits.server_silence_s / 4)
+        scope.cancel()
 
     async def delete_replicas(self, server: int, handles: tuple[int, ...]) -> bool:
         """Have a server delete replicas; whether it confirmed."""
-        live = self._live.get(server)
-        if live is None or live.connection.closed.is_set():
-            return False
         try:
-            await live.connection.call(DeleteReplicas(handles), timeout_s=CALLBACK_TIMEOUT_S)
+            await self.order(server, DeleteReplicas(handles), timeout_s=CALLBACK_TIMEOUT_S)
         except Failure as error:
             log.warning(
                 "chunkserver %d did not delete %d replicas: %s", server, len(handles), error
@@ -175,7 +203,7 @@ class Chunkservers:
 
     async def _register(self, request: Request) -> Registered:
         message: RegisterServer = request.message
-        self._must_lead()
+        self.must_lead()
         self._refuse_impostor(message, request.connection)
         if queries.server_entry(self._tables, message.server) != (message.address, message.zone):
             await self._raft.propose(SetServer(message.server, message.address, message.zone))
@@ -185,42 +213,30 @@ class Chunkservers:
             message.zone,
             request.connection,
             message.disks,
-            self._env.clock.boottime(),
+            self._now(),
         )
+        self.on_registered(message.server)
         log.info(
             "%s: chunkserver %d registered at %s", self._env.name, message.server, message.address
         )
         return Registered(self._limits.heartbeat_s)
 
-    async def _report(self, request: Request) -> ReportAnswer:
-        message: ReportReplicas = request.message
-        self._must_lead()
-        live = self._known(message.server)
-        delete = []
-        for replica in message.replicas:
-            wanted = queries.replica_version(self._tables, replica.handle, message.server)
-            if wanted is None:
-                delete.append(replica.handle)
-            elif wanted > replica.version:
-                live.raises[replica.handle] = wanted
-        if message.last:
-            await self._push_raises(live, CALLBACK_TIMEOUT_S)
-        return ReportAnswer(tuple(delete))
-
     def _heartbeat(self, request: Request) -> Done:
         message: Heartbeat = request.message
         if not self._raft.is_leader():
             raise self._raft.not_leader()
-        live, now = self._known(message.server), self._env.clock.boottime()
+        live, now = self.registered(message.server), self._now()
         self.longest_silence_s = max(self.longest_silence_s, now - live.heard_at)
-        live.heard_at = now
+        was_silent, live.heard_at = self._is_silent(live), now
+        if was_silent:
+            self.on_returned(live.id)
         live.disks, live.stalled_s = message.disks, message.stalled_s
         live.recent = 0  # the space it reports now accounts for what was given to it
         return Done()
 
     # -- inside
 
-    def _must_lead(self) -> None:
+    def must_lead(self) -> None:
         """Judging a report needs the whole truth: a leader with a valid lease."""
         if not self._raft.is_leader():
             raise self._raft.not_leader()
@@ -234,15 +250,21 @@ class Chunkservers:
         old = self._live.get(message.server)
         if old is None or old.address == message.address or old.connection is connection:
             return
-        if self._is_alive(old, self._env.clock.boottime()) and not old.connection.closed.is_set():
+        if self._is_alive(old, self._now()) and not old.connection.closed.is_set():
             text = f"id {message.server} is in use by the live chunkserver at {old.address}"
             raise Failure(Code.CONFIG, f"{text}; give {message.address} another one")
 
-    def _known(self, server: int) -> LiveServer:
+    def registered(self, server: int) -> LiveServer:
         live = self._live.get(server)
         if live is None:
             raise Failure(Code.UNAVAILABLE, f"chunkserver {server} must register first")
         return live
+
+    def _now(self) -> float:
+        return self._env.clock.boottime()
+
+    def _is_silent(self, live: LiveServer) -> bool:
+        return self._now() - live.heard_at > self._limits.server_silence_s
 
     def _is_alive(self, server: LiveServer, now: float) -> bool:
         return now - server.heard_at <= self._limits.server_timeout_s
@@ -265,19 +287,9 @@ class Chunkservers:
             self._live[server].recent += 1
         return chosen
 
-    async def _push_raises(self, live: LiveServer, timeout_s: float) -> None:
-        pending = dict(live.raises)
-        if not pending:
-            return
-        changes = tuple(VersionChange(h, v) for h, v in sorted(pending.items()))
-        try:
-            await live.connection.call(RaiseVersions(changes), timeout_s=timeout_s)
-        except Failure as error:
-            log.warning("chunkserver %d not told of %d versions: %s", live.id, len(pending), error)
-            return
-        for handle, version in pending.items():
-            if live.raises.get(handle) == version:
-                del live.raises[handle]
+
+def _ignore(server: int) -> None:
+    pass
 
 
 def _too_few(alive: int, fit: int, chosen: int, needed: int) -> Failure:

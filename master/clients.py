@@ -19,7 +19,6 @@ from dfs.layout import ROOT_INODE
 from dfs.messages.common import Attributes, Done, Refused
 from dfs.messages.metadata import (
     Answer,
-    ChunkLocation,
     ChunkMap,
     CloseInode,
     CloseSession,
@@ -53,6 +52,7 @@ from master.commands import ApplyOperations, BeginSession, EndSession
 from master.janitor import Janitor
 from master.raft import RaftNode
 from master.sessions import LiveSessions
+from master.settling import Settling
 from master.state import queries
 from master.tables import Tables
 
@@ -71,13 +71,14 @@ class Clients:
         tables: Tables,
         sessions: LiveSessions,
         chunkservers: Chunkservers,
+        settling: Settling,
         janitor: Janitor,
         cluster: str,
         limits: MasterLimits,
     ) -> None:
         self._env, self._raft, self._tables = env, raft, tables
         self._sessions, self._chunkservers, self._janitor = sessions, chunkservers, janitor
-        self._cluster, self._limits = cluster, limits
+        self._settling, self._cluster, self._limits = settling, cluster, limits
 
     def handlers(self) -> Handlers:
         return {
@@ -212,7 +213,7 @@ class Clients:
         operations = []
         for numbered in message.operations:
             try:
-                operations.append(self._with_replicas(numbered))
+                operations.append(self._filled_in(numbered))
             except Failure as error:
                 refused[numbered.sequence] = _refusal(error)
         answers = await self._commit(message, tuple(operations)) if operations else {}
@@ -226,17 +227,24 @@ class Clients:
             raise Failure(Code(submitted.code), submitted.message, errno=submitted.errno)
         assert isinstance(submitted, Submitted)
         answers: dict[int, Answer] = {}
-        raised: list[ChunkLocation] = []
+        changed: list[int] = []
         for numbered, answer in zip(operations, submitted.answers, strict=True):
-            raised += self._follow_up(message.session, numbered, answer)
+            changed += self._follow_up(message.session, numbered, answer)
             answers[numbered.sequence] = answer
-        if raised:
-            await self._chunkservers.raise_versions(raised)
+        if changed:
+            await self._settling.until_settled(changed, self._limits.raise_timeout_s)
         return answers
 
-    def _with_replicas(self, numbered: Numbered) -> Numbered:
-        """Fill in, for the chunks of an AllocateChunks that do not exist, where they go."""
+    def _filled_in(self, numbered: Numbered) -> Numbered:
+        """The operation with what the leader decides of it.
+
+        Where the chunks of an AllocateChunks go that do not exist, and how many replicas a
+        DropReplicas must leave.
+        """
         operation = numbered.operation
+        if isinstance(operation, DropReplicas):
+            least = self._limits.min_replicas
+            return Numbered(numbered.sequence, dataclasses.replace(operation, least=least))
         if not isinstance(operation, AllocateChunks):
             return numbered
         count = min(operation.count, self._limits.max_chunks_per_request)
@@ -247,16 +255,22 @@ class Clients:
         filled = dataclasses.replace(operation, count=count, replicas=replicas, wanted=wanted)
         return Numbered(numbered.sequence, filled)
 
-    def _follow_up(
-        self, session: int, numbered: Numbered, answer: Answer
-    ) -> tuple[ChunkLocation, ...]:
-        """What follows from a change that is committed; the chunks that have a new version."""
+    def _follow_up(self, session: int, numbered: Numbered, answer: Answer) -> list[int]:
+        """What follows from a change that is committed; the chunks that are to be settled."""
         operation = numbered.operation
         if isinstance(operation, Create) and isinstance(answer, Attributes):
             self._sessions.open(session, answer.inode)
         if isinstance(operation, DropReplicas) and isinstance(answer, ChunkMap):
-            return answer.chunks
-        return ()
+            return self._dropped(operation, answer)
+        return []
+
+    def _dropped(self, operation: DropReplicas, answer: ChunkMap) -> list[int]:
+        changed = []
+        for chunk in answer.chunks:
+            if chunk.handle == operation.handle and chunk.version == operation.version + 1:
+                self._settling.changed(chunk.handle, chunk.version, urgent=True)
+                changed.append(chunk.handle)
+        return changed
 
     def _now(self) -> float:
         return self._env.clock.boottime()

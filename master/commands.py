@@ -105,6 +105,29 @@ class ChangeReplicas:
     changes: tuple[ReplicaChange, ...]
 
 
+@message(229)
+class SetMode:
+    """Note what an operator has said of a server, or of its disk with that path.
+
+    IN_SERVICE takes it back. Refused (BAD_MESSAGE) when the server is not in the registry.
+    """
+
+    server: int
+    disk: str
+    mode: int  # a `messages.cluster.ServerMode`
+    until_ns: int  # 0: for good
+
+
+@message(230)
+class StrikeServer:
+    """Take a server out of the registry, with its modes and all that it was to delete.
+
+    Refused (BAD_MESSAGE) while a chunk's replica set contains it; an unknown one is fine.
+    """
+
+    server: int
+
+
 # -- what `dfs fsck --repair` has mended (see `master.state.mending`)
 
 
@@ -181,4 +204,18 @@ class AdjustCounts:
     set_changes: tuple[int, ...] = ()
 
 
-Command = ApplyOperations | BeginSession | EndSession | ReapOrphans | SetServer | ForgetDeletions
+Command = (
+    ApplyOperations
+    | BeginSession
+    | EndSession
+    | ReapOrphans
+    | SetServer
+    | ForgetDeletions
+    | ChangeReplicas
+    | SetMode
+    | StrikeServer
+    | MendRecords
+    | AdjustInode
+    | AttachInode
+    | AdjustCounts
+)

@@ -1,4 +1,4 @@
-"""The leader's background duties: ended sessions, orphans, deleted replicas, unconfirmed versions.
+"""The leader's background duties: ended sessions, orphans, deleted replicas.
 
 One task per master that sleeps while the master does not lead. Each pass does bounded work
 (`reap_batch`) and runs again at once while there is more. An orphan is reaped only when every
@@ -17,8 +17,10 @@ from dfs.config import MasterLimits
 from dfs.errors import Failure
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers
-from master.commands import EndSession, ForgetDeletions, ReapOrphans
+from master.commands import EndSession, ReapOrphans
+from master.deletions import Deletions
 from master.raft import RaftNode
+from master.replica_notes import ReplicaNotes
 from master.sessions import LiveSessions
 from master.state import queries
 from master.tables import Tables
@@ -36,13 +38,24 @@ class Janitor:
         tables: Tables,
         sessions: LiveSessions,
         chunkservers: Chunkservers,
+        notes: ReplicaNotes,
         limits: MasterLimits,
     ) -> None:
         self._env, self._raft, self._tables = env, raft, tables
         self._sessions, self._chunkservers, self._limits = sessions, chunkservers, limits
+        self._deletions = Deletions(env, raft, tables, chunkservers, notes, limits)
         self._wake = trio.Event()
         self._closed_since: dict[int, float] = {}  # orphan -> boottime
         self._reaping: frozenset[int] = frozenset()
+
+    def restart(self) -> None:
+        """A leadership begins."""
+        self._deletions.restart()
+        self._wake.set()
+
+    def deletions_waiting(self) -> int:
+        """How many replicas are to be deleted, as of the last look at all of them."""
+        return self._deletions.waiting
 
     def wake(self) -> None:
         """There is, or may be, something to do."""
@@ -70,9 +83,8 @@ class Janitor:
         """One round of every duty; whether more is waiting."""
         try:
             await self._expire_sessions()
-            await self._chunkservers.push_pending()
             more = await self._reap()
-            return await self._delete_replicas() or more
+            return await self._deletions.carry_out() or more
         except Failure as error:
             log.info("%s: housekeeping put off: %s", self._env.name, error)
             return False
@@ -107,15 +119,6 @@ class Janitor:
             found += [inode for inode in page if not self._sessions.is_open(inode)]
             page = queries.orphans(self._tables, limit, page[-1])
         return found[:limit]
-
-    async def _delete_replicas(self) -> bool:
-        more = False
-        for server in self._chunkservers.alive():
-            handles = queries.deletions(self._tables, server.id, self._limits.reap_batch)
-            if handles and await self._chunkservers.delete_replicas(server.id, handles):
-                await self._raft.propose(ForgetDeletions(server.id, handles))
-                more = more or len(handles) == self._limits.reap_batch
-        return more
 
     def _now(self) -> float:
         return self._env.clock.boottime()

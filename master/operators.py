@@ -52,6 +52,7 @@ class Operators:
     def _status(self, request: Request) -> ClusterStatus:
         raft, counts = self._raft, queries.counts(self._tables)
         servers = self._chunkservers.status()
+        lacks = queries.redundancy(self._tables, [s.id for s in servers if s.alive])
         return ClusterStatus(
             cluster=self._cluster,
             master=raft.id,
@@ -65,9 +66,11 @@ class Operators:
             sessions=counts.sessions,
             inodes=counts.inodes,
             chunks=counts.chunks,
-            under_replicated=queries.under_replicated(
-                self._tables, [s.id for s in servers if s.alive]
-            ),
+            under_replicated=lacks.lacking,
+            endangered=lacks.endangered,
+            unreadable=lacks.unreadable,
+            copies=self._chunkservers.copies,
+            gathering=self._chunkservers.gathering(),
         )
 
     def _masters(self) -> tuple[MasterStatus, ...]:

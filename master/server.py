@@ -21,7 +21,10 @@ from master.clients import Clients
 from master.janitor import Janitor
 from master.operators import Operators
 from master.raft import RaftNode
+from master.replica_notes import ReplicaNotes
+from master.reports import Reports
 from master.sessions import LiveSessions
+from master.settling import Settling
 from master.state import StateMachine, queries
 from master.store import Store
 from master.tables import Tables
@@ -41,8 +44,19 @@ class MasterServer:
         self.raft = RaftNode(env, self._endpoint, config, self._store, StateMachine(self.tables))
         self._sessions = LiveSessions(config.limits.session_ttl_s)
         self.chunkservers = Chunkservers(env, self.raft, self.tables, config.cluster, config.limits)
+        self.notes = ReplicaNotes()
+        self.settling = Settling(
+            env, self.raft, self.tables, self.chunkservers, self.notes, config.limits
+        )
+        self._reports = Reports(env, self.tables, self.chunkservers, self.notes, self.settling)
         self._janitor = Janitor(
-            env, self.raft, self.tables, self._sessions, self.chunkservers, config.limits
+            env,
+            self.raft,
+            self.tables,
+            self._sessions,
+            self.chunkservers,
+            self.notes,
+            config.limits,
         )
         self.checking = Checking(
             env, self._endpoint, config, self.raft, self._store, self.chunkservers
@@ -57,17 +71,19 @@ class MasterServer:
             self.tables,
             self._sessions,
             self.chunkservers,
+            self.settling,
             self._janitor,
             config.cluster,
             config.limits,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
-        self.checking.reports = self.chunkservers.handlers()
+        self.checking.reports = self._reports.handlers()
         return {
             **self.checking.handlers(),
             **raft.handlers(),
             **clients.handlers(),
             **self.chunkservers.handlers(),
+            **self._reports.handlers(),
             **operators.handlers(),
         }
 
@@ -75,10 +91,11 @@ class MasterServer:
         """Volatile knowledge belongs to one leadership; the next one learns its own."""
         self.chunkservers.forget_all()
         self.checking.forget_all()
+        self.settling.forget_all()
         if leads:
             now = self._env.clock.boottime()
             self._sessions.restart(queries.sessions(self.tables), now)
-            self._janitor.wake()
+            self._janitor.restart()
 
     async def run(
         self,
@@ -93,6 +110,7 @@ class MasterServer:
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
             nursery.start_soon(self.checking.run)
+            nursery.start_soon(self.settling.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()

@@ -24,6 +24,7 @@ ANSWERS = "answers"
 ORPHANS = "orphans"
 DELETIONS = "deletions"
 SERVERS = "servers"
+MODES = "modes"
 COUNTERS = "counters"
 SETTINGS = "settings"
 
@@ -45,6 +46,7 @@ STATE_TABLES = (
     SERVERS,
     COUNTERS,
     SETTINGS,
+    MODES,
 )
 
 

@@ -1,8 +1,9 @@
 """The exit codes of `dfs`, all of them.
 
 0    done
-1    it failed; one line on standard error says why
-2    the command line or a configuration file is wrong; nothing was done
+1    it failed, one line on standard error says why; or, of a command that checks, all is not well
+2    the command line or a configuration file is wrong, or asks for what cannot be (an id that is
+     not there, a server that still holds data); nothing was done
 3    the cluster, or the part of it that was needed, could not be reached
 4    partly done: some of several files or steps failed, a line for each
 5    `dfs fsck`: everything is readable, but copies lack, or something lies about that is not wanted

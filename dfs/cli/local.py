@@ -66,7 +66,7 @@ def up_command(
     root = _root(root_path)
     directory = os.path.realpath(mount) if mount else None
     wish = Wish(masters, chunkservers, base_port, directory, timeout_s)
-    _greet(root, _run(lambda env: up(env, root, wish, _tell)))
+    _greet(root, _run(lambda env: up(env, root, wish, output.remark)))
     return Exit.OK
 
 
@@ -84,10 +84,10 @@ def down_command(root_path: str | None, force: bool, purge: bool, yes: bool) -> 
         if not sys.stdin.isatty():
             raise click.UsageError("--purge removes all data of the cluster: add --yes.")
         click.confirm(f"Remove {root.path} with all data in it?", abort=True, err=True)
-    _run(lambda env: down.down(env, root, _tell, force=force))
+    _run(lambda env: down.down(env, root, output.remark, force=force))
     if purge:
         down.purge(root)
-        _tell(f"{root.path} is removed")
+        output.remark(f"{root.path} is removed")
     return Exit.OK
 
 
@@ -117,12 +117,6 @@ def _run(work: Callable[[Env], Awaitable[R]]) -> R:
     from dfs.runtime.real import RealEnv
 
     return trio.run(work, RealEnv("local"))
-
-
-def _tell(text: str) -> None:
-    """A step of the work, on standard error."""
-    sys.stderr.write(f"{output.printable(text)}\n")
-    sys.stderr.flush()
 
 
 def _greet(root: Root, state: State) -> None:

@@ -47,9 +47,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "umount": "Unmount it.",
     },
     "For operators": {
-        "status": "The cluster's health: leader, masters, servers, space.",
+        "status": "Is the data safe, why not, and what is being done about it.",
+        "node": "Chunkservers: list, drain, maintenance, back, remove.",
+        "disk": "Their disks: list, drain, back.",
         "info": "Where a file's chunks are, and whether its replicas agree.",
         "fsck": "Check that all is sound and fully redundant; --repair mends.",
+        "scrub": "The background verification of all replicas; the quarantine.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
     },

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 _UNITS = ("B", "K", "M", "G", "T", "P", "E")
+_TIMES = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 _KINDS = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -48,6 +49,12 @@ def complain(text: str) -> None:
     """One line on standard error: what is wrong, as `dfs: ...`."""
     one_line = " ".join(text.split("\n"))
     sys.stderr.write(f"dfs: {printable(one_line)}\n")
+    sys.stderr.flush()
+
+
+def remark(text: str) -> None:
+    """One line on standard error that is no error: a step of the work, a word of warning."""
+    sys.stderr.write(f"{printable(text)}\n")
     sys.stderr.flush()
 
 
@@ -107,3 +114,22 @@ def _aligned(row: Sequence[str], widths: list[int], right: frozenset[int]) -> li
         cell.rjust(width) if i in right else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 42 s, 4 min 18 s, 16 min, 2 h 5 min, 3 d 4 h.
+
+    Two units while the larger counts less than ten: more would be read past.
+    """
+    whole = max(0, round(seconds))
+    for size, unit, next_size, next_unit in _TIMES:
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            second = rest // next_size
+            return f"{count} {unit}" + (f" {second} {next_unit}" if second and count < 10 else "")
+    return f"{whole} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 chunk`, `12 chunks`: for nouns that take an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

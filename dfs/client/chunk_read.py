@@ -14,7 +14,7 @@ from dfs.checksums import verify
 from dfs.client.chunk_map import ChunkLocations
 from dfs.client.services import Services
 from dfs.errors import Code, Failure
-from dfs.messages.chunks import ChunkData, ReadChunk
+from dfs.messages.chunks import CheckBlocks, ChunkData, ReadChunk
 from dfs.messages.metadata import ChunkLocation, Replica
 from dfs.runtime.network import Buffer
 
@@ -95,9 +95,26 @@ class ChunkReader:
             )
         data: ChunkData = received.message
         about = f"chunk {location.handle:x} from {replica.address}"
-        verify(received.payload, offset, data.checksums, about)
+        try:
+            verify(received.payload, offset, data.checksums, about)
+        except Failure:
+            await self._complain(replica, location, offset, readable)
+            raise
         services.servers.gave_data(replica.server)
         return buffer.toreadonly()
+
+    async def _complain(
+        self, replica: Replica, location: ChunkLocation, offset: int, length_bytes: int
+    ) -> None:
+        """Tell a server that took its blocks for good, so that it has them mended."""
+        message = CheckBlocks(location.handle, location.version, offset, length_bytes)
+        try:
+            connection = await self._services.pool.get(replica.address)
+        except Failure as error:
+            name = self._services.env.name
+            log.info("%s: %s not told of damage: %s", name, replica.address, error.message)
+            return
+        connection.notify(message)
 
     def _note(self, location: ChunkLocation, replica: Replica, failure: Failure) -> None:
         if failure.code not in (Code.STALE_VERSION, Code.OVERLOADED):

@@ -1,4 +1,4 @@
-"""Mounts kept by a local cluster: what the kernel says of them, mounting and unmounting.
+"""Mounts kept by a local cluster: whether they answer, mounting and unmounting.
 
 A mount whose process was killed stays in the kernel's table and answers every call with ENOTCONN,
 a hung one does not answer at all; so nothing here touches a mount point in this process: a child
@@ -8,44 +8,13 @@ does, with a deadline.
 from __future__ import annotations
 
 import os
-import re
 import subprocess
-from dataclasses import dataclass
 
 import trio
 
 from dfs.errors import Code, Failure
+from dfs.mountinfo import mounted_at as mounted_at
 from dfs.runtime import Env
-
-_MOUNT_TABLE = "/proc/self/mountinfo"
-_MOUNT_POINT = 4  # field of mountinfo
-
-
-@dataclass(frozen=True)
-class Mounted:
-    """An entry of the kernel's mount table."""
-
-    directory: str
-    kind: str  # of file system: ext4, fuse.dfs, ...
-
-
-def mount_table() -> list[Mounted]:
-    """Everything mounted, oldest first; the last entry of a directory is the one seen there."""
-    with open(_MOUNT_TABLE, encoding="utf-8", errors="surrogateescape") as file:
-        return [parse_entry(line) for line in file]
-
-
-def parse_entry(line: str) -> Mounted:
-    """One line of /proc/self/mountinfo, whose blanks and backslashes are octal escapes."""
-    before, _, after = line.partition(" - ")
-    directory = re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), before.split()[_MOUNT_POINT])
-    return Mounted(directory, after.split()[0])
-
-
-def mounted_at(directory: str) -> Mounted | None:
-    """What is mounted at exactly this directory (an absolute path without symlinks)."""
-    found = [entry for entry in mount_table() if entry.directory == directory]
-    return found[-1] if found else None
 
 
 async def answers(env: Env, directory: str, patience_s: float) -> bool:

@@ -7,9 +7,10 @@ from typing import Any
 
 from dfs import config
 from dfs.cli.masters import ask_all, leader_among
-from dfs.local import mounts, processes, state
+from dfs.local import processes, state
 from dfs.local.layout import MASTER, MOUNT, Member, Root
 from dfs.local.state import State
+from dfs.mountinfo import mount_table
 from dfs.runtime import Env
 
 _ASK_TIMEOUT_S = 2.0
@@ -66,7 +67,7 @@ def _mount(root: Root, known: State, member: Member) -> Row:
 
 def mounted(rows: list[Row]) -> list[str]:
     """The directories at which the cluster is mounted now."""
-    directories = {entry.directory for entry in mounts.mount_table()}
+    directories = {entry.mountpoint for entry in mount_table()}
     return [
         row.address
         for row in rows

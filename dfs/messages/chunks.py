@@ -106,6 +106,7 @@ class ReplicaInfo:
     generation: int
     length_bytes: int
     digest: int
+    state: int = 0  # a ReplicaState
 
 
 # -- settling: from the source to the other replicas
@@ -122,9 +123,10 @@ class ReplicaState(enum.IntEnum):
 
 @message(117)
 class FenceReplica:
-    """Take this version, if it is higher, and serve nobody until `EndSettling`.
+    """Take this version and serve nobody until `EndSettling`. Answers ReplicaTable.
 
-    Answers ReplicaTable; STALE_VERSION when this replica has a higher version.
+    A replica that serves this very version is left as it is, and says so by its state: an earlier
+    attempt has ended here. STALE_VERSION when it has a higher version.
     `joining`: what is here does not count as a replica of the chunk yet (it may be an old one that
     is to be caught up); without any, an empty one is made. Durable when answered.
     """
@@ -138,33 +140,40 @@ class FenceReplica:
 class ReplicaTable:
     """Payload: the packed checksums of all blocks, as in `dfs.checksums`.
 
-    `damaged` is a bitmap of blocks (bit i of the big-endian integer is block i) that do not match.
+    `damaged` and `doubtful` are bitmaps of blocks (bit i of the big-endian integer is block i):
+    those that do not match their checksums, and those whose checksum was computed anew after an
+    unclean stop.
     """
 
     generation: int
     length_bytes: int
     state: int  # a ReplicaState
     damaged: bytes = b""
+    doubtful: bytes = b""
 
 
 @message(119)
 class SettleBlocks:
     """Payload: data of the source, whole blocks (but for the last one). Answers Done.
 
-    Only a fenced replica of exactly this version takes it.
+    Only a fenced replica of exactly this version takes it. What it has beyond `length_bytes`, the
+    source's length, goes.
     """
 
     handle: int
     version: int
     offset: int
     checksums: bytes
+    length_bytes: int
 
 
 @message(120)
 class EndSettling:
     """Cut to the source's length, take its generation; sync, and serve. Answers Done.
 
-    CORRUPT when `digest` (as in ReplicaInfo) is not what is here then: the source begins anew.
+    `damaged` is a bitmap of blocks of which nobody has good data; payload: their checksums, packed.
+    They are refused here from now on. CORRUPT when `digest` (as in ReplicaInfo) is not what is
+    here then.
     """
 
     handle: int
@@ -172,6 +181,25 @@ class EndSettling:
     generation: int
     length_bytes: int
     digest: int
+    damaged: bytes = b""
+
+
+@message(124)
+class ReadFenced:
+    """As ReadChunk, of a fenced replica of this version: the source lacks a block. ChunkData."""
+
+    handle: int
+    version: int
+    offset: int
+    length_bytes: int
+
+
+@message(125)
+class ReadTable:
+    """The table of a replica that serves this version. Answers ReplicaTable."""
+
+    handle: int
+    version: int
 
 
 # -- what fsck asks of a chunkserver
@@ -218,3 +246,19 @@ class ReplicaPage:
     replicas: tuple[ListedReplica, ...]
     complete: bool  # none follows
     quarantined: tuple[str, ...] = ()
+
+
+# -- damage
+
+
+@message(128)
+class CheckBlocks:
+    """A notice, without answer: what this server said of that range did not match its checksums.
+
+    The server verifies the blocks, and has damaged ones mended.
+    """
+
+    handle: int
+    version: int
+    offset: int
+    length_bytes: int

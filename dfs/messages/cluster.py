@@ -24,6 +24,10 @@ class DiskReport:
     replicas: int
     healthy: bool
     problem: str = ""
+    damaged_blocks: int = 0  # found by scrub or by readers and not yet mended
+    quarantined_files: int = 0
+    scrubbed_ns: int = 0  # when the last complete pass ended, 0 for never
+    scrub_fraction: float = 0.0  # of the present pass, 0 when none runs
 
 
 @message(141)
@@ -236,6 +240,11 @@ class ClusterStatus:
     chunks: int
     under_replicated: int
     state_digest: str = ""  # hash of the whole replicated state at applied_index (GetStateDigest)
+    # Of the chunks that lack replicas on live servers (`under_replicated`), those that have
+    endangered: int = 0  # one, and
+    unreadable: int = 0  # none.
+    copies: int = 0  # how many replicas a new chunk gets; 0: not told
+    gathering: bool = False  # a new leader, to whom known chunkservers may still come
 
 
 @message(174)
@@ -343,3 +352,102 @@ class RepairStatus:
     eta_s: float  # until the queue is empty at this rate; -1: unknown
     copied_bytes: int = 0  # since this leader leads
     unreadable: int = 0  # chunks of which no complete replica is known
+    stuck: str = ""  # why what waits cannot be done now (no server has room, ...); "" when it can
+
+
+# -- operators: scrub and quarantine, asked of the chunkservers themselves
+
+
+@message(155)
+class ListQuarantine:
+    """What is set aside on a disk: names above `after`, at most `limit`. Answers QuarantinePage."""
+
+    disk: str
+    after: str
+    limit: int
+
+
+@message(156)
+class QuarantinedFile:
+    """`block` is -1 for a whole replica file."""
+
+    name: str
+    handle: int
+    block: int
+    bytes: int
+    when_ns: int
+    why: str
+
+
+@message(157)
+class QuarantinePage:
+    files: tuple[QuarantinedFile, ...]
+    complete: bool  # none follows
+
+
+@message(158)
+class ClearQuarantine:
+    """Delete all that is set aside on a disk, "" for every disk. Answers QuarantineCleared."""
+
+    disk: str
+
+
+@message(159)
+class QuarantineCleared:
+    files: int
+    bytes: int
+
+
+class ScrubAction(enum.IntEnum):
+    START = 0  # begin a pass now where none is under way; takes back a pause
+    PAUSE = 1  # hold where it is, also over restarts
+    RESUME = 2  # take back a pause
+
+
+@message(185)
+class ControlScrub:
+    """To a chunkserver, for all its disks. Answers ScrubStatus."""
+
+    action: int  # a ScrubAction
+
+
+@message(186)
+class GetScrubStatus:
+    """To a chunkserver. Answers ScrubStatus."""
+
+
+@message(187)
+class ScrubPass:
+    """One reading of a whole disk; all zeros where there was none."""
+
+    began_ns: int = 0
+    ended_ns: int = 0  # 0: it is under way
+    replicas: int = 0
+    bytes: int = 0
+    found: int = 0  # blocks that were damaged, and replicas that could not be read
+
+
+@message(188)
+class DiskScrub:
+    """One disk's scrub. `state`: running, waiting (for the next pass), paused, off, or failed."""
+
+    path: str
+    state: str
+    current: ScrubPass
+    last: ScrubPass
+    position: int = 0  # the handle of the replica that was verified last
+    fraction: float = 0.0
+    eta_s: float = -1.0  # until the present pass ends; -1: unknown
+    bytes_per_s: float = 0.0  # lately
+    next_in_s: float = 0.0  # until the next pass begins
+    damaged_blocks: int = 0
+    read_errors: int = 0
+    quarantined_blocks: int = 0
+    quarantined_replicas: int = 0
+    quarantined_bytes: int = 0
+
+
+@message(189)
+class ScrubStatus:
+    server: int
+    disks: tuple[DiskScrub, ...]

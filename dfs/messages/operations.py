@@ -210,8 +210,10 @@ class DropReplicas:
     """Take the `failed` servers out of a chunk's replica set and raise its version by one.
 
     Applies only while the chunk has exactly `version` (so that two reports of one failure count
-    once) and at least one other replica; otherwise it changes nothing. Answers `ChunkMap`
-    with the chunk as it now is. A client sends it when a write fails; the leader may propose it.
+    once) and as long as `least` replicas remain, or as many as the chunk should have if that is
+    less; otherwise it changes nothing. Answers `ChunkMap` with the chunk as it now is. A client
+    sends it when a write fails; how many must remain the leader fills in. While there are too few
+    the client waits: repair gives the chunk another replica.
     """
 
     inode: int
@@ -219,6 +221,7 @@ class DropReplicas:
     handle: int
     version: int
     failed: tuple[int, ...]
+    least: int = 1
 
 
 Operation = (

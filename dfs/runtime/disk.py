@@ -48,6 +48,13 @@ class File(Protocol):
         """Free that range; it reads as zeros; the length stays."""
         ...
 
+    def forget(self, offset: int, length_bytes: int) -> None:
+        """Drop the range from the page cache, as far as it is synced: a hint, never an error.
+
+        The next read then sees what is on the disk.
+        """
+        ...
+
     def size(self) -> int: ...
 
     def close(self) -> None: ...
@@ -100,6 +107,13 @@ class KeyValue(Protocol):
 
 class Disk(Protocol):
     """Files by path."""
+
+    def boot(self) -> int:
+        """A number above 0 for this run of the machine.
+
+        What was written under another one and not synced may be lost: the page cache was.
+        """
+        ...
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> File:
         """Open a file; `create` makes it when missing (with `write`). Raises OSError."""

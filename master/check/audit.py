@@ -303,6 +303,11 @@ class Audit:
         pending = [] if inode is None else chunkmap.trims(tables, inode)
         return chunkmap.is_dead(pending, place.index, place.chunk)
 
+    def now_ns(self) -> int:
+        """The time that the state has come to; commands are never earlier."""
+        stored = self._parts.store.get(names.COUNTERS, records.COUNTERS_KEY)
+        return 0 if stored is None else records.Counters.decode(stored).now_ns
+
     async def look_at(self, handle: int) -> tuple[list[Found], Row]:
         """What is amiss with a chunk just now."""
         servers, rows = await self._look([handle])

@@ -63,6 +63,8 @@ class Kind(enum.StrEnum):
     REPLICA_SET_COUNT = "replica-set-count"
     COUNTER = "counter"
     STRAY_ANSWER = "stray-answer"
+    EARLY_NOTE = "early-note"
+    STRAY_MODE = "stray-mode"
 
     # the chunk map against what the servers have
     LOST_CHUNK = "lost-chunk"

@@ -96,6 +96,6 @@ class Mending:
         found, _ = await self._audit.look_at(mend.handle)
         if not any(f.mend == mend for f in found):
             return ""
-        due = records.encode_blob(b"")
+        due = records.encode_deletion(self._audit.now_ns())
         change = put(names.DELETIONS, key2(mend.server, mend.handle), None, due)
         return await self._commit(MendRecords((change,)))

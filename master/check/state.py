@@ -21,7 +21,7 @@ from master.check.links import check_links
 from master.check.names import Names
 from master.check.rows import Rows
 from master.check.sessions import Leftovers, check_answers, check_orphans, check_sessions
-from master.commands import AdjustCounts
+from master.commands import AdjustCounts, MendRecords
 from master.state import records
 from master.state.records import Counters, Inode, key, key_number
 from master.tables import Tables
@@ -76,6 +76,7 @@ class _Pass:
         yield from self._inodes(directories, chunks)
         yield from chunks.check_handles()
         yield from self._deletions(chunks)
+        yield from self._modes()
         yield from self._sessions()
         yield from check_answers(tables, self.left)
         yield from self._replica_sets(chunks)
@@ -133,9 +134,38 @@ class _Pass:
             return None
 
     def _deletions(self, chunks: Chunks) -> Iterator[Event]:
-        for deletion_key, _ in self.tables.scan(names.DELETIONS):
+        """They can be read, and were not noted in the future: their grace would never end."""
+        for deletion_key, value in self.tables.scan(names.DELETIONS):
             yield 1
-            chunks.top_handle = max(chunks.top_handle, key_number(deletion_key, 8))
+            server, handle = key_number(deletion_key), key_number(deletion_key, 8)
+            chunks.top_handle = max(chunks.top_handle, handle)
+            try:
+                noted_ns = decoded(records.decode_deletion, value)
+            except Unreadable as why:
+                yield findings.unreadable(names.DELETIONS, deletion_key, why)
+                continue
+            if noted_ns > self.counters.now_ns:
+                due = records.encode_deletion(self.counters.now_ns)
+                change = findings.put(names.DELETIONS, deletion_key, value, due)
+                text = f"chunkserver {server} is to delete {handle:x}, as noted in the future"
+                mend = MendRecords((change,))
+                yield Found(Kind.EARLY_NOTE, text, handle=handle, server=server, mend=mend)
+
+    def _modes(self) -> Iterator[Event]:
+        """What operators have said is about servers that there are."""
+        for mode_key, value in self.tables.scan(names.MODES):
+            yield 1
+            server = key_number(mode_key)
+            try:
+                decoded(records.Mode.decode, value)
+            except Unreadable as why:
+                yield findings.unreadable(names.MODES, mode_key, why)
+                continue
+            if self.tables.get(names.SERVERS, key(server)) is None:
+                change = findings.drop(names.MODES, mode_key, value)
+                text = f"chunkserver {server} has a mode and is not in the registry"
+                saved, mend = findings.saved(change), MendRecords((change,))
+                yield Found(Kind.STRAY_MODE, text, server=server, mend=mend, saved=saved)
 
     def _sessions(self) -> Iterator[Event]:
         for event in check_sessions(self.tables):

@@ -95,4 +95,5 @@ def _location(tables: Tables, index: int, chunk: Chunk, addresses: dict[int, str
         tuple(Replica(server, addresses[server]) for server in chunk.servers),
         chunk.cut_bytes,
         chunk.fresh,
+        chunk.losses,
     )

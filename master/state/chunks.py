@@ -1,4 +1,4 @@
-"""Operations on chunks: allocation, loss of replicas, cuts, truncation.
+"""Operations on chunks: allocation, cuts, truncation. (Replica sets: `replicas`.)
 
 **Trims.** A truncate must be atomic and cheap whatever the file's size. It drops up to
 `DROPS_AT_ONCE` chunks itself. When there are more, it records a *trim*: the inode's `trim_epoch`
@@ -21,16 +21,15 @@ import errno
 from dfs.errors import Code, Failure
 from dfs.layout import CHUNK_BYTES
 from dfs.messages.metadata import ChunkMap
-from dfs.messages.operations import AllocateChunks, DropReplicas
+from dfs.messages.operations import AllocateChunks
 from master import tables as names
-from master.state import chunkmap, records
+from master.state import chunkmap, records, replicas
 from master.state.records import Chunk, Inode, Orphan, OrphanKind, key, key2
 from master.state.refusals import check_regular, refusal
 from master.state.transaction import Transaction
 
 DROPS_AT_ONCE = 128  # chunks that one truncate drops itself: 8 GiB of file
 CHUNKS_PER_OPERATION = 4096
-REPLICAS_MAX = 16
 
 
 def allocate_chunks(transaction: Transaction, operation: AllocateChunks) -> ChunkMap:
@@ -43,8 +42,9 @@ def allocate_chunks(transaction: Transaction, operation: AllocateChunks) -> Chun
     check_regular(inode)
     first, count = operation.first_index, operation.count
     _check_range(first, count)
-    _check_replicas(operation.replicas)
-    if not 0 <= operation.wanted <= REPLICAS_MAX:
+    for servers in operation.replicas:
+        replicas.check_servers(servers)
+    if not 0 <= operation.wanted <= replicas.REPLICAS_MAX:
         raise refusal(errno.EINVAL, f"{operation.wanted} replicas of a chunk")
     pending = chunkmap.trims(transaction.tables, inode)
     stored = chunkmap.stored_chunks(transaction.tables, inode.number, first, count)
@@ -67,14 +67,6 @@ def _check_range(first: int, count: int) -> None:
         raise refusal(errno.EFBIG, f"chunks from {first}, {count} of them")
 
 
-def _check_replicas(replicas: tuple[tuple[int, ...], ...]) -> None:
-    for servers in replicas:
-        valid = all(0 <= server < records.SERVER_END for server in servers)
-        distinct = len(frozenset(servers)) == len(servers)
-        if not (valid and distinct and 0 < len(servers) <= REPLICAS_MAX):
-            raise Failure(Code.BAD_MESSAGE, f"{servers} cannot be the replicas of a chunk")
-
-
 def _missing(
     first: int, count: int, stored: list[tuple[int, Chunk]], dead: list[tuple[int, Chunk]]
 ) -> list[int]:
@@ -90,45 +82,11 @@ def _add(
     counters.next_handle = handle + 1
     counters.chunks += 1
     chunk = Chunk(handle, 1, 0, None, inode.trim_epoch, True, wanted, servers)
-    _store(transaction, inode, index, chunk)
+    replicas.store(transaction, inode.number, index, chunk)
     transaction.tables.put(names.HANDLES, key(handle), records.encode_handle(inode.number, index))
     transaction.count_replica_set(chunk.wanted, servers, 1)
     inode.chunks += 1
     transaction.changed(inode)
-
-
-def _store(transaction: Transaction, inode: Inode, index: int, chunk: Chunk) -> None:
-    transaction.tables.put(names.CHUNKS, key2(inode.number, index), chunk.encode())
-
-
-def drop_replicas(transaction: Transaction, operation: DropReplicas) -> ChunkMap:
-    """Failed servers leave a chunk's replica set, unless that is out of date or leaves none."""
-    inode = transaction.inode(operation.inode)
-    check_regular(inode)
-    tables, index = transaction.tables, operation.index
-    for _, chunk in chunkmap.live_chunks(tables, inode, index, 1):
-        remaining = tuple(s for s in chunk.servers if s not in operation.failed)
-        current = chunk.handle == operation.handle and chunk.version == operation.version
-        if current and remaining and len(remaining) < len(chunk.servers):
-            _shrink(transaction, inode, index, chunk, remaining)
-    return chunkmap.describe(tables, inode, index, 1)
-
-
-def _shrink(
-    transaction: Transaction, inode: Inode, index: int, chunk: Chunk, remaining: tuple[int, ...]
-) -> None:
-    transaction.count_replica_set(chunk.wanted, chunk.servers, -1)
-    transaction.count_replica_set(chunk.wanted, remaining, 1)
-    for server in chunk.servers:
-        if server not in remaining:
-            _note_deletion(transaction, server, chunk.handle)
-    chunk.servers = remaining
-    chunk.version += 1
-    _store(transaction, inode, index, chunk)
-
-
-def _note_deletion(transaction: Transaction, server: int, handle: int) -> None:
-    transaction.tables.put(names.DELETIONS, key2(server, handle), records.encode_blob(b""))
 
 
 def drop(transaction: Transaction, inode: Inode, index: int, chunk: Chunk) -> None:
@@ -137,7 +95,7 @@ def drop(transaction: Transaction, inode: Inode, index: int, chunk: Chunk) -> No
     tables.delete(names.CHUNKS, key2(inode.number, index))
     tables.delete(names.HANDLES, key(chunk.handle))
     for server in chunk.servers:
-        _note_deletion(transaction, server, chunk.handle)
+        replicas.note_deletion(transaction, server, chunk.handle)
     transaction.count_replica_set(chunk.wanted, chunk.servers, -1)
     transaction.counters.chunks -= 1
     inode.chunks -= 1
@@ -181,7 +139,7 @@ def _cut(transaction: Transaction, inode: Inode, index: int, within: int) -> Non
     for _, chunk in chunkmap.live_chunks(transaction.tables, inode, index, 1):
         chunk.generation += 1
         chunk.cut_bytes = within if chunk.cut_bytes is None else min(within, chunk.cut_bytes)
-        _store(transaction, inode, index, chunk)
+        replicas.store(transaction, inode.number, index, chunk)
 
 
 def finish_cuts(transaction: Transaction, inode: Inode, cuts: tuple[int, ...]) -> None:
@@ -190,7 +148,7 @@ def finish_cuts(transaction: Transaction, inode: Inode, cuts: tuple[int, ...]) -
         for _, chunk in chunkmap.live_chunks(transaction.tables, inode, index, 1):
             if chunk.generation == generation and chunk.cut_bytes is not None:
                 chunk.cut_bytes = None
-                _store(transaction, inode, index, chunk)
+                replicas.store(transaction, inode.number, index, chunk)
 
 
 def note_written(transaction: Transaction, inode: Inode, written: tuple[int, ...]) -> None:
@@ -199,7 +157,7 @@ def note_written(transaction: Transaction, inode: Inode, written: tuple[int, ...
         for _, chunk in chunkmap.live_chunks(transaction.tables, inode, index, 1):
             if chunk.handle == handle and chunk.fresh:
                 chunk.fresh = False
-                _store(transaction, inode, index, chunk)
+                replicas.store(transaction, inode.number, index, chunk)
 
 
 def _trim(transaction: Transaction, inode: Inode, first: int) -> None:

@@ -21,12 +21,15 @@ from master.commands import (
     ApplyOperations,
     AttachInode,
     BeginSession,
+    ChangeReplicas,
     CommandBatch,
     EndSession,
     ForgetDeletions,
     MendRecords,
     ReapOrphans,
+    SetMode,
     SetServer,
+    StrikeServer,
 )
 from master.state import (
     attributes,
@@ -38,6 +41,7 @@ from master.state import (
     registry,
     removal,
     renaming,
+    replicas,
     sessions,
     xattrs,
 )
@@ -59,7 +63,7 @@ _OPERATIONS: dict[type, Callable[[Transaction, Any], Answer]] = {
     ops.RemoveXattr: xattrs.remove_xattr,
     ops.CommitWrite: attributes.commit_write,
     ops.AllocateChunks: chunks.allocate_chunks,
-    ops.DropReplicas: chunks.drop_replicas,
+    ops.DropReplicas: replicas.drop_replicas,
 }
 
 
@@ -81,6 +85,9 @@ _COMMANDS: dict[type, Callable[[Transaction, Any], object]] = {
     ReapOrphans: orphans.reap_orphans,
     SetServer: registry.set_server,
     ForgetDeletions: registry.forget_deletions,
+    ChangeReplicas: replicas.change_replicas,
+    SetMode: registry.set_mode,
+    StrikeServer: registry.strike_server,
     MendRecords: mending.mend_records,
     AdjustInode: mending.adjust_inode,
     AttachInode: mending.attach_inode,

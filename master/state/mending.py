@@ -40,6 +40,7 @@ _TABLES: Final = frozenset(
         names.DENTRIES,
         names.DIRINDEX,
         names.HANDLES,
+        names.MODES,
         names.ORPHANS,
         names.SYMLINKS,
         names.TRIMS,
@@ -84,8 +85,6 @@ def mend_records(transaction: Transaction, command: MendRecords) -> Done:
 def _check_change(transaction: Transaction, change: RecordChange) -> None:
     if change.table not in _TABLES or not 0 < len(change.key) <= _KEY_MAX_BYTES:
         raise Failure(Code.BAD_MESSAGE, f"records of table {change.table!r} are not mended")
-    if change.after and change.after[0] != records.FORMAT:
-        raise Failure(Code.BAD_MESSAGE, f"a record of format {change.after[0]}")
     if (transaction.tables.get(change.table, change.key) or b"") != change.before:
         text = f"table {change.table}: the record of key {change.key.hex()} has changed"
         raise Failure(Code.STALE_VERSION, text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,7 +20,7 @@ from dfs.messages.metadata import ChunkMap, DirectoryEntry, DirectoryPage
 from master import tables as names
 from master.state import chunkmap, records, xattrs
 from master.state.chunkmap import server_entry as server_entry
-from master.state.records import Chunk, Counters, Inode, Session, key, key2, key_number
+from master.state.records import Chunk, Counters, Inode, Mode, Session, key, key2, key_number
 from master.state.refusals import check_regular, refusal
 from master.tables import STATE_TABLES, Tables
 
@@ -157,6 +157,21 @@ def replica_version(tables: Tables, handle: int, server: int) -> int | None:
     return found[2].version
 
 
+def replica_sets(tables: Tables) -> Iterator[tuple[int, tuple[int, ...], int]]:
+    """(wanted, sorted servers, number of chunks) of every set that there is."""
+    for set_key, value in tables.scan(names.REPLICA_SETS):
+        yield *records.decode_replica_set_key(set_key), records.decode_number(value)
+
+
+def chunks_after(
+    tables: Tables, after: tuple[int, int], limit: int
+) -> tuple[tuple[int, int, Chunk], ...]:
+    """Up to `limit` (inode, index, chunk) behind that inode and index, in the order of both."""
+    start = key2(*after) + b"\0"
+    found = islice(tables.scan(names.CHUNKS, start), limit)
+    return tuple((key_number(k), key_number(k, 8), Chunk.decode(v)) for k, v in found)
+
+
 def under_replicated(tables: Tables, alive: Collection[int], copies: int | None = None) -> int:
     """How many chunks have fewer replicas on those servers than they should.
 
@@ -164,10 +179,9 @@ def under_replicated(tables: Tables, alive: Collection[int], copies: int | None 
     there are different replica sets, not chunks.
     """
     lacking, living = 0, frozenset(alive)
-    for set_key, value in tables.scan(names.REPLICA_SETS):
-        wanted, servers = records.decode_replica_set_key(set_key)
+    for wanted, servers, count in replica_sets(tables):
         if sum(server in living for server in servers) < (copies or wanted):
-            lacking += records.decode_number(value)
+            lacking += count
     return lacking
 
 
@@ -192,6 +206,28 @@ def counts(tables: Tables) -> Counts:
     return Counts(counters.inodes, counters.chunks, counters.sessions)
 
 
+@dataclass(frozen=True, slots=True)
+class Redundancy:
+    """How many chunks have fewer living replicas than they should."""
+
+    lacking: int  # those below included
+    endangered: int  # one, though more are wanted
+    unreadable: int  # none
+
+
+def redundancy(tables: Tables, alive: Collection[int]) -> Redundancy:
+    """What the chunks lack when only these servers live; costs as `under_replicated` does."""
+    lacking, endangered, unreadable, living = 0, 0, 0, frozenset(alive)
+    for set_key, value in tables.scan(names.REPLICA_SETS):
+        wanted, servers = records.decode_replica_set_key(set_key)
+        count, left = records.decode_number(value), sum(server in living for server in servers)
+        if left < wanted:
+            lacking += count
+            endangered += count * (left == 1)
+            unreadable += count * (left == 0)
+    return Redundancy(lacking, endangered, unreadable)
+
+
 def sessions(tables: Tables) -> tuple[int, ...]:
     """The sessions' numbers."""
     return tuple(key_number(k) for k, _ in tables.scan(names.SESSIONS))
@@ -211,12 +247,27 @@ def orphans(tables: Tables, limit: int, after: int = 0) -> tuple[int, ...]:
     return tuple(key_number(k) for k, _ in islice(found, limit))
 
 
-def deletions(tables: Tables, server: int, limit: int) -> tuple[int, ...]:
-    """Up to `limit` chunks whose replicas the server should delete."""
+def deletions(
+    tables: Tables, server: int, limit: int, after: int = 0
+) -> tuple[tuple[int, int], ...]:
+    """Up to `limit` chunks, with a handle above `after`, whose replicas the server should delete.
+
+    (handle, time in ns when it was noted) each, by handle.
+    """
     if not 0 <= server < records.SERVER_END:
         return ()
-    found = tables.scan(names.DELETIONS, *records.range_of(server))
-    return tuple(key_number(k, 8) for k, _ in islice(found, limit))
+    found = tables.scan(names.DELETIONS, key2(server, after + 1), key(server + 1))
+    return tuple((key_number(k, 8), records.decode_deletion(v)) for k, v in islice(found, limit))
+
+
+def deletion_pending(tables: Tables, server: int, handle: int) -> bool:
+    """Whether that replica is to be deleted, and may still be there."""
+    return tables.get(names.DELETIONS, key2(server, handle)) is not None
+
+
+def modes(tables: Tables) -> dict[tuple[int, str], Mode]:
+    """What operators have said, by (server, path of the disk or "")."""
+    return {(key_number(k), k[8:].decode()): Mode.decode(v) for k, v in tables.scan(names.MODES)}
 
 
 def servers(tables: Tables) -> tuple[tuple[int, str, str], ...]:

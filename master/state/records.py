@@ -1,8 +1,9 @@
-"""The tables of the replicated state, key by key and value by value (format 1).
+"""The tables of the replicated state, key by key and value by value.
 
 Every value begins with a byte naming the format of its record, so that newer code can read older
-records (C8). Integers are big-endian: keys then sort as numbers do, and whatever belongs to one
-inode, directory or session is one range. `#` is an unsigned integer of 64 bits.
+records (C8); it is 1 where nothing else is said. Integers are big-endian: keys then sort as numbers
+do, and whatever belongs to one inode, directory or session is one range. `#` is an unsigned
+integer of 64 bits.
 
     table         key              value after the format byte
     inodes        # inode          the fields of `Inode`, fixed layout
@@ -10,15 +11,17 @@ inode, directory or session is one range. `#` is an unsigned integer of 64 bits.
     dirindex      # parent, # cookie   # inode, name     (the same entries in readdir order)
     xattrs        # inode, name    the value
     symlinks      # inode          the target
-    chunks        # inode, # index the fields of `Chunk`, fixed layout, then its servers
+    chunks        # inode, # index the fields of `Chunk`, fixed layout, then its servers (format 2;
+                                   1 is the same without `losses`)
     trims         # inode, # epoch # first index          (see `master.state.chunks`)
     handles       # handle         # inode, # index
     replica_sets  u8 wanted, sorted u32 servers    # number of chunks with that replica set
     sessions      # session        the fields of `Session`, then the client's description
     answers       # session, # sequence   the answer, encoded as a message
     orphans       # inode          u8 kind, three numbers (see `Orphan`)
-    deletions     # server, # handle   nothing
+    deletions     # server, # handle   # time in ns when it was noted (format 2; 1: nothing)
     servers       # server         u16 length of the address, address, zone
+    modes         # server, path   u8 mode, two times in ns (see `Mode`; path "": the server itself)
     counters      "counters"       the fields of `Counters`, fixed layout
     settings      "format"         nothing: the format byte is that of the whole state
 
@@ -36,6 +39,8 @@ from dfs.layout import CHUNK_BYTES
 from dfs.messages.common import Attributes
 
 FORMAT = 1
+CHUNK_FORMAT = 2
+DELETION_FORMAT = 2
 NUMBER_END = 2**63  # inodes, handles, cookies, sequences and sessions are below
 SERVER_END = 2**32
 ID_END = 2**32 - 1  # uid and gid; the last one means "no change" to chown(2)
@@ -54,19 +59,22 @@ _u64_pair = struct.Struct(">QQ")
 _tag = bytes([FORMAT])
 
 _INODE = struct.Struct(">B4I2Q4q5Q4I")
-_CHUNK = struct.Struct(">B3QqI?BB")
+_CHUNK_1 = struct.Struct(">B3QqI?BB")
+_CHUNK = struct.Struct(">B3QqI?BBI")
 _ENTRY = struct.Struct(">BQQ")
 _SESSION = struct.Struct(">B3Qq")
 _ORPHAN = struct.Struct(">BB3Q")
 _COUNTERS = struct.Struct(">B2Qq3Q")
 _INDEXED = struct.Struct(">BQ")
 _SERVER = struct.Struct(">BH")
+_DELETION = struct.Struct(">Bq")
+_MODE = struct.Struct(">BBqq")
 
 
-def check_format(value: bytes, table: str) -> None:
+def check_format(value: bytes, table: str, newest: int = FORMAT) -> None:
     """Raise Failure(DISK) for a record that this version of the program cannot read."""
-    if value[0] != FORMAT:
-        text = f"table {table}: record of format {value[0]}, this program knows {FORMAT}"
+    if not FORMAT <= value[0] <= newest:
+        text = f"table {table}: record of format {value[0]}, this program knows {newest}"
         raise Failure(Code.DISK, text)
 
 
@@ -167,12 +175,13 @@ class Chunk:
     fresh: bool  # no write to it has been committed
     wanted: int  # replicas it should have
     servers: tuple[int, ...]  # the chain, primary first
+    losses: int = 0  # how often acknowledged data may have been lost (see ChunkLocation)
 
     def encode(self) -> bytes:
         cut = -1 if self.cut_bytes is None else self.cut_bytes
         count = len(self.servers)
         head = _CHUNK.pack(
-            FORMAT,
+            CHUNK_FORMAT,
             self.handle,
             self.version,
             self.generation,
@@ -181,17 +190,21 @@ class Chunk:
             self.fresh,
             self.wanted,
             count,
+            self.losses,
         )
         return head + struct.pack(f">{count}I", *self.servers)
 
     @staticmethod
     def decode(value: bytes) -> Chunk:
-        check_format(value, "chunks")
-        head = _CHUNK.unpack_from(value)
+        check_format(value, "chunks", CHUNK_FORMAT)
+        if value[0] == CHUNK_FORMAT:
+            layout, (*head, losses) = _CHUNK, _CHUNK.unpack_from(value)
+        else:
+            layout, head, losses = _CHUNK_1, list(_CHUNK_1.unpack_from(value)), 0
         _, handle, version, generation, cut, epoch, fresh, wanted, count = head
-        servers = struct.unpack_from(f">{count}I", value, _CHUNK.size)
+        servers = struct.unpack_from(f">{count}I", value, layout.size)
         cut_bytes = None if cut < 0 else cut
-        return Chunk(handle, version, generation, cut_bytes, epoch, fresh, wanted, servers)
+        return Chunk(handle, version, generation, cut_bytes, epoch, fresh, wanted, servers, losses)
 
 
 @dataclass(slots=True)
@@ -334,6 +347,36 @@ def decode_server(value: bytes) -> tuple[str, str]:
     _, length = _SERVER.unpack_from(value)
     border = _SERVER.size + length
     return value[_SERVER.size : border].decode(), value[border:].decode()
+
+
+def encode_deletion(noted_ns: int) -> bytes:
+    return _DELETION.pack(DELETION_FORMAT, noted_ns)
+
+
+def decode_deletion(value: bytes) -> int:
+    """When it was noted; 0 when that was not written down yet."""
+    check_format(value, "deletions", DELETION_FORMAT)
+    if value[0] != DELETION_FORMAT:
+        return 0
+    noted_ns: int = _DELETION.unpack(value)[1]
+    return noted_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What an operator has said of a server or of one of its disks."""
+
+    mode: int  # a `messages.cluster.ServerMode`, never IN_SERVICE: then there is no record
+    since_ns: int
+    until_ns: int  # then it is as if nothing had been said; 0: for good
+
+    def encode(self) -> bytes:
+        return _MODE.pack(FORMAT, self.mode, self.since_ns, self.until_ns)
+
+    @staticmethod
+    def decode(value: bytes) -> Mode:
+        check_format(value, "modes")
+        return Mode(*_MODE.unpack(value)[1:])
 
 
 def replica_set_key(wanted: int, servers: tuple[int, ...]) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections.abc import Iterator
 
 from dfs.layout import ROOT_INODE
 from master import tables as names
@@ -157,6 +158,16 @@ class Transaction:
             stored = self.tables.get(names.REPLICA_SETS, set_key)
             return 0 if stored is None else records.decode_number(stored)
         return self._replica_sets[set_key]
+
+    def replica_sets(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """(wanted, servers) of every set that some chunk has, as of now."""
+        pending = dict(self._replica_sets)
+        for set_key, _ in self.tables.scan(names.REPLICA_SETS):
+            if pending.pop(set_key, 1):
+                yield records.decode_replica_set_key(set_key)
+        for set_key, count in pending.items():
+            if count:
+                yield records.decode_replica_set_key(set_key)
 
     # -- the end
 

@@ -31,6 +31,8 @@ from dfs.messages.cluster import (
     RegisterServer,
     ReportAnswer,
     ReportReplicas,
+    ReportSuspicions,
+    Suspicion,
 )
 from dfs.messages.common import Done
 from dfs.rpc import Connection, Endpoint, Handlers, Identity, Pool, Request, serve
@@ -54,6 +56,7 @@ class Leader:
     registrations: list[RegisterServer] = field(default_factory=list)
     reports: list[ReportReplicas] = field(default_factory=list)
     heartbeats: list[Heartbeat] = field(default_factory=list)
+    suspicions: list[tuple[int, Suspicion]] = field(default_factory=list)  # with who said so
     heard: trio.Event = field(default_factory=trio.Event)
 
     def handlers(self) -> Handlers:
@@ -61,6 +64,7 @@ class Leader:
             RegisterServer: self._register,
             ReportReplicas: self._report,
             Heartbeat: self._heartbeat,
+            ReportSuspicions: self._suspicions,
         }
 
     async def until_heartbeats(self, count: int) -> list[Heartbeat]:
@@ -93,6 +97,12 @@ class Leader:
         if self.known is None:
             return ReportAnswer(())
         return ReportAnswer(tuple(r.handle for r in message.replicas if r.handle not in self.known))
+
+    def _suspicions(self, request: Request) -> Done:
+        self._must_lead()
+        message: ReportSuspicions = request.message
+        self.suspicions += [(message.server, each) for each in message.suspicions]
+        return Done()
 
     def _heartbeat(self, request: Request) -> Done:
         self._must_lead()

@@ -71,6 +71,8 @@ class MemoryFile:
         end = min(offset + length_bytes, len(self.content))
         self.content[offset:end] = bytes(max(0, end - offset))
 
+    def forget(self, offset: int, length_bytes: int) -> None: ...
+
     def size(self) -> int:
         return len(self.content)
 

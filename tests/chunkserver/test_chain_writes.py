@@ -255,14 +255,18 @@ def test_failing_disk_goes_read_only_and_still_serves_reads(expected_logs: Expec
     async def main(site: Site) -> None:
         async with cluster(site, ("cs1",)) as made:
             assert site.world is not None
-            await made.client.write(made.chain, HANDLE, 0, b"before")
+            for handle in (HANDLE, HANDLE + 1):
+                await made.client.write(made.chain, handle, 0, b"before")
             site.world.disk("cs1").fail("/data/replicas", errno.EIO, "write")
-            for code in (errno.EIO, errno.EROFS):
+            for handle, code in ((HANDLE, errno.EIO), (HANDLE + 1, errno.EROFS)):
                 with pytest.raises(Failure) as caught:
-                    await made.client.write(made.chain, HANDLE, 0, b"after")
+                    await made.client.write(made.chain, handle, 0, b"after")
                 assert (caught.value.code, caught.value.errno) == (Code.DISK, code)
                 assert caught.value.detail == made.chain[0]
-            assert await made.client.read(made.chain[0], HANDLE, 0, 9) == b"before"
+            assert await made.client.read(made.chain[0], HANDLE + 1, 0, 9) == b"before"
+            with pytest.raises(Failure) as caught:  # nobody knows what the failed write left
+                await made.client.read(made.chain[0], HANDLE, 0, 9)
+            assert caught.value.code is Code.STALE_VERSION
             beats = await made.leader.until_heartbeats(60)
             assert not beats[-1].disks[0].healthy
             assert beats[-1].disks[0].problem

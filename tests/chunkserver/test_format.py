@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from chunkserver import format as layout
 from chunkserver.format import Header
 from dfs.layout import BLOCK_BYTES, BLOCKS_PER_CHUNK, CHUNK_BYTES
+from dfs.messages.chunks import ReplicaState
 
 numbers = st.integers(0, 2**64 - 1)
 headers = st.builds(
@@ -19,6 +20,8 @@ headers = st.builds(
     length_bytes=st.integers(0, CHUNK_BYTES),
     intent=st.integers(0, 2**BLOCKS_PER_CHUNK - 1),
     cutting=st.booleans(),
+    state=st.sampled_from(ReplicaState),
+    boot=numbers,
 )
 
 

@@ -93,7 +93,7 @@ def test_single_chunks_are_told_of_as_they_are_now(tmp_path: Path) -> None:
     with_lister(tmp_path, work)
 
 
-def test_verifying_tells_damage_and_what_cannot_be_read(
+def test_verifying_finds_damage_and_files_that_have_vanished(
     tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs("block 1 is damaged")
@@ -104,13 +104,12 @@ def test_verifying_tells_damage_and_what_cannot_be_read(
             file.seek(DATA_OFFSET + BLOCK_BYTES)
             file.write(b"damage")
         lister.path(9).unlink()
-        whole, bad, gone = (await lister(ListReplicas(0, 3, verify=True))).replicas
+        whole, bad = (await lister(ListReplicas(0, 3, verify=True))).replicas
         assert len(whole.digest) == 16
         assert whole.damaged_blocks == 0
         assert (bad.damaged_blocks, int.from_bytes(bad.damaged, "big")) == (1, 0b10)
-        assert gone.digest == ""
         known = (await lister(ListReplicas(0, 3))).replicas
-        assert [r.damaged_blocks for r in known] == [0, 1, 0]
+        assert [(r.handle, r.damaged_blocks) for r in known] == [(3, 0), (5, 1), (12, 0)]
         assert {r.digest for r in known} == {""}
 
     with_lister(tmp_path, work)
@@ -126,11 +125,16 @@ def test_equal_replicas_have_equal_digests(tmp_path: Path) -> None:
     with_lister(tmp_path, work)
 
 
-def test_the_first_page_names_what_is_set_aside(tmp_path: Path) -> None:
+def test_the_first_page_names_what_is_set_aside(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("set aside")
+
     async def work(lister: Lister) -> None:
-        (tmp_path / "quarantine" / "0000000000000007.0").write_bytes(b"odd")
+        quarantine = lister.store.directories[0].quarantine
+        quarantine.add_block(7, 2, b"odd", "it did not match")
         page = await lister(ListReplicas(0, 3))
-        assert page.quarantined == (f"{tmp_path}/quarantine/0000000000000007.0",)
+        assert page.quarantined == (f"{tmp_path}/quarantine/0000000000000007.b2.0",)
         assert (await lister(ListReplicas(9, 3))).quarantined == ()
 
     with_lister(tmp_path, work)

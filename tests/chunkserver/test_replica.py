@@ -8,11 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chunkserver.format import DATA_OFFSET, HEADER_BYTES, TABLE_OFFSET, valid_headers
-from chunkserver.replica import Replica
+from chunkserver.format import (
+    DATA_OFFSET,
+    HEADER_BYTES,
+    TABLE_OFFSET,
+    block_bits,
+    valid_headers,
+)
+from chunkserver.replica import ALL_BLOCKS, ANNOUNCED_BLOCKS, Replica
 from dfs.checksums import checksum, piece_checksums, unpack_checksums, verify
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, CHUNK_BYTES, block_pieces
+from dfs.messages.chunks import ReplicaState
 from tests.chunkserver.memory_file import Killed, MemoryFile
 from tests.conftest import ExpectedLogs
 
@@ -319,16 +326,47 @@ def test_block_stays_announced_until_a_sync_that_began_after_its_write() -> None
     file, replica = make()
     write(replica, 0, b"o" * 4 * BLOCK_BYTES)
     replica.sync()
+    assert _announced(file) == ALL_BLOCKS  # born so, and a mere sync takes nothing out
+    replica.write_header()
+    replica.sync(clean=True)
     assert _announced(file) == 0
     write(replica, 0, b"a")
+    assert _announced(file) == block_bits(0, ANNOUNCED_BLOCKS)
     first = replica.begin_sync()
     write(replica, BLOCK_BYTES, b"b")
     second = replica.begin_sync()
     write(replica, 2 * BLOCK_BYTES, b"c")
-    replica.end_sync(first)
+    replica.end_sync(first, clean=True)
     assert _announced(file) == 0b110
-    replica.end_sync(second)
+    replica.end_sync(second, clean=True)
     assert _announced(file) == 0b100
+
+
+def test_a_block_at_rest_is_announced_durably_before_it_changes() -> None:
+    file, replica = make()
+    write(replica, 0, b"o" * 3 * BLOCK_BYTES)
+    assert file.syncs == 0  # a new replica cannot be mistaken for one at rest
+    replica.sync(clean=True)
+    syncs = file.syncs
+    assert replica.must_announce(5, 1)
+    write(replica, 5, b"n")
+    assert file.syncs == syncs + 1
+    assert not replica.must_announce(5, 1)
+    write(replica, BLOCK_BYTES, b"n")
+    assert file.syncs == syncs + 1
+
+
+def test_states_after_a_stop() -> None:
+    file, replica = make()
+    write(replica, 0, b"o" * 100)
+    assert reopened(file).state is ReplicaState.UNSETTLED
+    lost = Replica.open(MemoryFile(file.content), HANDLE, "a replica", boot=2)
+    assert lost.state is ReplicaState.LOST
+    lost.write_header()  # by the process of the second boot
+    again = Replica.open(lost._file, HANDLE, "a replica", boot=2)
+    assert again.state is ReplicaState.LOST
+    replica.sync(clean=True)
+    assert reopened(file).state is ReplicaState.SETTLED
 
 
 # -- damage
@@ -339,17 +377,30 @@ def test_bit_rot_outside_the_intent_is_found_after_an_unclean_stop(
 ) -> None:
     expected_logs("block [0-9]+ is damaged")
     file, replica = make()
-    write(replica, 0, b"o" * 3 * BLOCK_BYTES)
-    replica.sync()
-    write(replica, 5, b"n")  # block 0 is in the intent, block 2 is not
-    file.content[DATA_OFFSET + 2 * BLOCK_BYTES + 9] ^= 4
+    last = ANNOUNCED_BLOCKS
+    write(replica, 0, b"o" * (last + 1) * BLOCK_BYTES)
+    replica.sync(clean=True)
+    write(replica, 5, b"n")  # block 0 is in the intent, the last one is not
+    file.content[DATA_OFFSET + last * BLOCK_BYTES + 9] ^= 4
     after = reopened(file)
     with pytest.raises(Failure) as caught:
-        read(after, 2 * BLOCK_BYTES, 100)
+        read(after, last * BLOCK_BYTES, 100)
     assert caught.value.code is Code.CORRUPT
     with pytest.raises(Failure):
-        read(after, 0, 3 * BLOCK_BYTES)  # remembered: whole blocks of it are refused as well
+        read(after, 0, (last + 1) * BLOCK_BYTES)  # remembered: refused as a whole block as well
+    assert after.damaged == 1 << last
     assert read(after, 0, 10) == b"ooooonoooo"
+
+
+def test_a_mismatch_inside_the_intent_is_taken_as_it_is_and_doubted() -> None:
+    file, replica = make()
+    write(replica, 0, b"o" * 3 * BLOCK_BYTES)
+    file.content[DATA_OFFSET + BLOCK_BYTES + 9] ^= 4
+    after = reopened(file)
+    assert after.doubtful == 0b10
+    after.adopt(1, b"o" * BLOCK_BYTES)
+    assert after.doubtful == 0
+    assert read(after, 0, CHUNK_BYTES) == b"o" * 3 * BLOCK_BYTES
 
 
 def test_whole_damaged_block_is_left_to_the_readers_verification() -> None:
@@ -393,7 +444,7 @@ def test_damaged_checksum_entry_is_found(expected_logs: ExpectedLogs) -> None:
     expected_logs("block [0-9]+ is damaged")
     file, replica = make()
     write(replica, 0, b"o" * BLOCK_BYTES)
-    replica.sync()
+    replica.sync(clean=True)
     file.content[TABLE_OFFSET + 3] ^= 1
     with pytest.raises(Failure):
         read(reopened(file), 5, 5)

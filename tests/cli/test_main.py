@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import resource
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -24,12 +24,18 @@ def dfs(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_answers_at_once() -> None:
+    """By processor time: what else the machine does is not the program's."""
     took_s = []
     for _ in range(5):
-        began = time.perf_counter()
+        began_s = children_s()
         assert dfs("--help").returncode == Exit.OK
-        took_s.append(time.perf_counter() - began)
+        took_s.append(children_s() - began_s)
     assert min(took_s) < 0.3
+
+
+def children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_help_imports_nothing_heavy() -> None:

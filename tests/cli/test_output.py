@@ -64,3 +64,28 @@ def test_columns_are_aligned() -> None:
 
 def test_times_beyond_the_calendar_are_shown_as_seconds() -> None:
     assert output.timestamp(2**62 * 1000) == str(2**62 * 1000 // 10**9)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (-1, "0 s"),
+        (0.4, "0 s"),
+        (42, "42 s"),
+        (59.6, "1 min"),
+        (258, "4 min 18 s"),
+        (599, "9 min 59 s"),
+        (962, "16 min"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+        (3605, "1 h"),
+        (86_400 * 3 + 4 * 3600 + 59, "3 d 4 h"),
+    ],
+)
+def test_times_for_people(seconds: float, text: str) -> None:
+    assert output.duration(seconds) == text
+
+
+def test_counts_for_people() -> None:
+    assert [output.counted(n, "chunk") for n in (0, 1, 2)] == ["0 chunks", "1 chunk", "2 chunks"]

@@ -14,6 +14,7 @@ import trio
 from dfs.checksums import piece_checksums, verify
 from dfs.errors import Code, Failure
 from dfs.messages.chunks import (
+    CheckBlocks,
     ChunkData,
     CutChunk,
     InspectReplica,
@@ -80,7 +81,11 @@ class FakeChunkserver:
             CutChunk: self._entering(self._cut),
             ReadChunk: self._entering(self._read),
             InspectReplica: self._entering(self._inspect),
+            CheckBlocks: self._complaint,
         }
+
+    def _complaint(self, request: Request) -> None:
+        self.requests.append(request.message)
 
     def _entering(self, handle: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def enter(request: Request) -> object:

@@ -11,7 +11,7 @@ from dfs.client import OpenFile
 from dfs.config import ClientLimits
 from dfs.errors import Code, Failure
 from dfs.layout import CHUNK_BYTES
-from dfs.messages.chunks import ReadChunk, SyncChunk, WriteChunk
+from dfs.messages.chunks import CheckBlocks, ReadChunk, SyncChunk, WriteChunk
 from dfs.messages.common import ROOT, Attributes
 from dfs.messages.operations import Create, SetAttributes, Unlink
 from tests.client.fake_cluster import Scene, create, pattern, play
@@ -506,6 +506,9 @@ def test_a_corrupt_replica_is_never_returned(key_file: str, expected_logs: Expec
             bad.corrupt_reads = True
             assert await content(s, file.inode, f"reader-{bad.server}") == data
             bad.corrupt_reads = False
+        complaints = [m for bad in s.servers for m in bad.requests if isinstance(m, CheckBlocks)]
+        assert complaints  # who was asked hears of it: it had taken the blocks for good
+        assert all(c.length_bytes <= len(data) and c.version == 1 for c in complaints)
 
     play(key_file, scene)
 

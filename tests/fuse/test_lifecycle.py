@@ -282,7 +282,7 @@ def test_umount_waits_for_the_process(running: MountProcess, place: Path) -> Non
     assert not is_mounted(place)
     assert subprocess.run(
         ["ps", "-o", "stat=", "-p", str(running.pid)], capture_output=True, text=True, check=False
-    ).stdout.strip() in ("", "Z", "Zs")
+    ).stdout.strip()[:1] in ("", "Z")
 
 
 def test_umount_of_a_mount_in_use_is_one_clear_line(running: MountProcess, place: Path) -> None:

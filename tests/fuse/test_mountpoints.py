@@ -1,4 +1,4 @@
-"""Reading mountinfo, and paths."""
+"""The paths and options of mounts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,7 @@ from pathlib import Path
 import pytest
 
 from fuse.mounting import Place
-from fuse.mountpoints import Mounted, mounted_at, parse_mountinfo, resolved
-
-MOUNTINFO = r"""21 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-36 21 0:52 / /mnt/with\040space\134and\011tab rw,nosuid - fuse.dfs dfs\043home rw,user_id=0
-37 21 0:53 / /mnt/x rw shared:7 master:3 - tmpfs none rw
-"""
-
-
-def test_mountinfo_is_read_with_escapes_and_optional_fields() -> None:
-    assert parse_mountinfo(MOUNTINFO) == [
-        Mounted("254:0", "/", "ext4", "/dev/vda"),
-        Mounted("0:52", "/mnt/with space\\and\ttab", "fuse.dfs", "dfs#home"),
-        Mounted("0:53", "/mnt/x", "tmpfs", "none"),
-    ]
-
-
-def test_the_root_is_mounted_and_a_new_directory_is_not(tmp_path: Path) -> None:
-    assert mounted_at("/") is not None
-    assert mounted_at(str(tmp_path)) is None
+from fuse.mountpoints import resolved
 
 
 def test_a_path_is_resolved_but_for_its_last_part(

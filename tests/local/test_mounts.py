@@ -1,4 +1,4 @@
-"""The kernel's mount table, and looking at mount points without hanging on them."""
+"""Looking at mount points without hanging on them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,6 @@ import trio
 from dfs.errors import Failure
 from dfs.local import mounts
 from dfs.runtime.real import RealEnv
-
-LINE = r"60 28 0:45 / /mnt/a\040b\134c rw,relatime shared:1 - fuse.dfs dfs rw,user_id=0"
-
-
-def test_escapes_in_the_mount_table_are_undone() -> None:
-    assert mounts.parse_entry(LINE) == mounts.Mounted("/mnt/a b\\c", "fuse.dfs")
-
-
-def test_what_is_mounted_is_found() -> None:
-    assert mounts.mounted_at("/proc") == mounts.Mounted("/proc", "proc")
-    assert mounts.mounted_at("/proc/self") is None
 
 
 def test_a_directory_answers_and_nothing_does_not(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def test_truncating_cuts_and_lengthens(file: File) -> None:
     assert read(file, 0, 9000) == b"x" * 5000 + bytes(4000)
 
 
+def test_what_is_forgotten_is_read_again(file: File) -> None:
+    file.pwrite([b"x" * 20_000], 0)
+    file.datasync()
+    file.pwrite([b"y" * 5000], 0)
+    file.forget(0, 100_000)
+    assert read(file, 0, 20_000) == b"y" * 5000 + b"x" * 15_000
+
+
 def test_a_punched_range_reads_as_zeros_and_keeps_the_length(file: File) -> None:
     file.pwrite([b"x" * 20_000], 0)
     file.punch(1000, 10_000)

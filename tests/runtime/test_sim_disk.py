@@ -196,6 +196,38 @@ def test_a_failing_path_answers_with_its_errno(node: tuple[Disk, Media]) -> None
     assert disk.read_file("/d/file") == b"Content"
 
 
+def test_bad_sectors_cannot_be_read_until_they_are_written_over() -> None:
+    world = World(1)
+    disk, media = world.env("node").disk, world.disk("node")
+    disk.write_file("/file", b"x" * 20_000)
+    file = disk.open("/file", write=True)
+    media.spoil("/file", 9000, 1)
+    buffer = memoryview(bytearray(4096))
+    assert file.pread_into(buffer, 0) == 4096
+    with pytest.raises(OSError, match="/file") as caught:
+        file.pread_into(buffer, 8192)
+    assert caught.value.errno == errno.EIO
+    file.pwrite([b"y" * 4096], 8192)
+    assert file.pread_into(buffer, 8192) == 4096
+    assert bytes(buffer) == b"y" * 4096
+
+
+def test_rot_under_the_page_cache_shows_once_the_page_is_forgotten() -> None:
+    world = World(1)
+    disk, media = world.env("node").disk, world.disk("node")
+    disk.write_file("/file", b"x" * 8192)
+    file = disk.open("/file", write=True)
+    file.pwrite([b"Y"], 4096)  # this page is dirty, and stays
+    for offset in (10, 5000):
+        media.flip_bit("/file", offset, cached=False)
+    buffer = memoryview(bytearray(8192))
+    file.pread_into(buffer, 0)
+    assert bytes(buffer) == b"x" * 4096 + b"Y" + b"x" * 4095
+    file.forget(0, 8192)
+    file.pread_into(buffer, 0)
+    assert bytes(buffer) == b"x" * 10 + b"y" + b"x" * 4085 + b"Y" + b"x" * 4095
+
+
 def test_a_full_disk_refuses_and_recovers(node: tuple[Disk, Media]) -> None:
     disk, media = node
     media.capacity_bytes = 100_000

@@ -40,6 +40,7 @@ class Knobs:
     unknown_grace_s: float = 5.0
     packet_bytes: int = 256 << 10
     reap_batch: int = 256
+    deletion_grace_s: float = 3.0
 
 
 class SimCluster:
@@ -110,7 +111,9 @@ class SimCluster:
                 compact_entries=self.knobs.compact_entries, keep_entries=self.knobs.keep_entries
             ),
             limits=MasterLimits(
-                session_ttl_s=self.knobs.session_ttl_s, reap_batch=self.knobs.reap_batch
+                session_ttl_s=self.knobs.session_ttl_s,
+                reap_batch=self.knobs.reap_batch,
+                deletion_grace_s=self.knobs.deletion_grace_s,
             ),
         )
 

@@ -10,12 +10,14 @@ import pytest
 import trio
 
 from chunkserver.format import DATA_OFFSET
+from chunkserver.replica import Replica
 from chunkserver.store import Store
 from dfs.cli.checks import Checked, Checks
 from dfs.client import Client
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, CHUNK_BYTES
 from dfs.messages.checking import FollowCheck, Severity, StartCheck
+from dfs.messages.chunks import ReplicaState
 from dfs.messages.common import ROOT
 from dfs.messages.operations import MakeDirectory, Unlink
 from master import tables as names
@@ -110,6 +112,57 @@ def test_a_lost_replica_is_found_with_its_file(tmp_path: Path) -> None:
     with_client(tmp_path, work)
 
 
+async def mend(cluster: SimCluster, client: Client, checked: Checked) -> list[str]:
+    """Have everything mended that can be; what was refused."""
+    checks = Checks(cluster.world.env("fsck"), client)
+    return [f.text for f in await checks.mend(checked, checked.mendable, lambda _: None)]
+
+
+async def until_settled(cluster: SimCluster, client: Client, kind: Kind) -> list[str]:
+    """Check until nothing of that kind is left; what is left instead."""
+    for _ in range(10):
+        found = kinds(await cluster.fsck(client))
+        if kind not in found:
+            return found
+        await cluster.world.clock.sleep(3.0)
+    raise AssertionError(f"never mended: {found}")
+
+
+def test_a_lost_replica_is_left_to_the_repair(tmp_path: Path, expected_logs: ExpectedLogs) -> None:
+    expected_logs("WARNING")
+
+    async def work(cluster: SimCluster, client: Client) -> None:
+        handle, servers = await handle_of(client, b"file-1")
+        await lose_replica(cluster, servers[1], handle)
+        checked = await cluster.fsck(client)
+        assert [f.mend for f in checked.findings] == ["have the chunk's replicas settled"]
+        assert await mend(cluster, client, checked) == []
+        # A settling goes on without it; to make another copy is the repair's business.
+        left = await until_settled(cluster, client, Kind.MISSING_REPLICA)
+        assert set(left) <= {Kind.TOO_FEW_COPIES}
+
+    with_client(tmp_path, work)
+
+
+def test_a_replica_that_nobody_settles_is_settled_when_that_is_asked(tmp_path: Path) -> None:
+    async def work(cluster: SimCluster, client: Client) -> None:
+        handle, servers = await handle_of(client, b"file-1")
+        store = store_of(cluster, servers[2])
+        entry = store.find(handle)
+
+        def fence(replica: Replica) -> None:
+            replica.fence(entry.version, ReplicaState.UNSETTLED)
+
+        await cluster.world.clock.sleep(5.0)  # the new replicas have been reported by then
+        await in_turn(store, handle, lambda: store.change(entry, fence))
+        checked = await cluster.fsck(client)
+        assert kinds(checked) == [Kind.UNSETTLED_REPLICA]
+        assert await mend(cluster, client, checked) == []
+        assert await until_settled(cluster, client, Kind.UNSETTLED_REPLICA) == []
+
+    with_client(tmp_path, work)
+
+
 def test_a_chunk_without_any_replica_is_lost(tmp_path: Path) -> None:
     async def work(cluster: SimCluster, client: Client) -> None:
         handle, servers = await handle_of(client, b"file-0")
@@ -166,27 +219,48 @@ def test_surplus_and_unknown_replicas_are_deleted_when_that_is_asked(
     with_client(tmp_path, work, servers=4)
 
 
-def test_damage_on_a_disk_is_found_by_a_deep_check(
+def flip(cluster: SimCluster, server: int, handle: int, block: int) -> None:
+    path = store_of(cluster, server).find(handle).directory.replica_path(handle)
+    media = cluster.world.disk(f"chunkserver-{server}")
+    media.flip_bit(path, DATA_OFFSET + block * BLOCK_BYTES + 5)
+
+
+def test_damage_that_a_deep_check_comes_across_is_mended(
     tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs("block 3 is damaged")
+    expected_logs("block 3|damaged blocks")
 
     async def work(cluster: SimCluster, client: Client) -> None:
         handle, servers = await handle_of(client, b"file-0")
-        for count, server in enumerate(servers, 1):
-            path = store_of(cluster, server).find(handle).directory.replica_path(handle)
-            media = cluster.world.disk(f"chunkserver-{server}")
-            media.flip_bit(path, DATA_OFFSET + 3 * BLOCK_BYTES + 5)
-            checked = await cluster.fsck(client, deep=True)
-            lost = [f for f in checked.findings if f.kind == Kind.DAMAGED_RANGE]
-            assert kinds(checked).count(Kind.DAMAGED_REPLICA) == count
-            assert len(lost) == (count == len(servers))
-        (finding,) = lost
-        assert (finding.path, finding.offset) == (b"/file-0", 3 * BLOCK_BYTES)
-        assert finding.length_bytes == BLOCK_BYTES
-        assert checked.severity is Severity.DATA
-        listed = kinds(await cluster.fsck(client))  # what was found once is known
-        assert listed.count(Kind.DAMAGED_RANGE) == 1
+        flip(cluster, servers[1], handle, 3)
+        assert kinds(await cluster.fsck(client)) == []
+        await cluster.fsck(client, deep=True)
+        while kinds(checked := await cluster.fsck(client)) != [Kind.QUARANTINED]:
+            await cluster.world.clock.sleep(1.0)
+        assert checked.severity is Severity.NOTE
+        assert kinds(await cluster.fsck(client, deep=True)) == [Kind.QUARANTINED]
+
+    with_client(tmp_path, work)
+
+
+def test_what_is_damaged_on_every_replica_is_listed_by_file_and_range(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("block [34]|damaged blocks|damaged in every")
+
+    async def work(cluster: SimCluster, client: Client) -> None:
+        handle, servers = await handle_of(client, b"file-0")
+        for server in servers:
+            flip(cluster, server, handle, 3)
+            flip(cluster, server, handle, 4)
+        await cluster.fsck(client, deep=True)
+        for deep in (False, True):
+            checked = await cluster.fsck(client, deep=deep)
+            (lost,) = [f for f in checked.findings if f.kind == Kind.DAMAGED_RANGE]
+            assert (lost.path, lost.offset) == (b"/file-0", 3 * BLOCK_BYTES)
+            assert lost.length_bytes == 2 * BLOCK_BYTES
+            assert checked.severity is Severity.DATA
+            assert Kind.LOST_CHUNK not in kinds(checked)
 
     with_client(tmp_path, work)
 
@@ -357,7 +431,8 @@ def test_files_that_come_and_go_raise_no_alarm(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(churn, one, b"a-")
                 nursery.start_soon(churn, two, b"b-")
-                for deep in (False, True):
+                for deep in (False, True) * 3:
+                    await cluster.world.clock.sleep(0.5)
                     assert kinds(await cluster.fsck(one, deep=deep)) == []
                 busy = False
             counts = queries.counts(cluster.leading().tables)

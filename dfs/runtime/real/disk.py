@@ -17,6 +17,8 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
+import xxhash
+
 from dfs.runtime.disk import DiskSpace
 from dfs.runtime.network import Buffer, remaining
 from dfs.runtime.real.key_value import RealKeyValue
@@ -25,6 +27,7 @@ IOV_MAX = os.sysconf("SC_IOV_MAX")
 TEMPORARY_SUFFIX = ".tmp"
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 _ZEROS = bytes(1 << 16)
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
@@ -96,6 +99,13 @@ class RealFile:
             self.pwrite([memoryview(_ZEROS)[:step]], start)
             start += step
 
+    def forget(self, offset: int, length_bytes: int) -> None:
+        try:
+            os.posix_fadvise(self._fd, offset, length_bytes, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ESPIPE, errno.ENOSYS):
+                raise  # EBADF: a bug
+
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
@@ -111,6 +121,10 @@ class RealDisk:
     def __init__(self, sync_delay_s: float = 0.0) -> None:
         self._sync_delay_s = sync_delay_s
         self._locks: list[int] = []
+
+    def boot(self) -> int:
+        with open(_BOOT_ID, "rb") as file:
+            return xxhash.xxh3_64_intdigest(file.read().strip()) or 1
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> RealFile:
         flags = os.O_CLOEXEC | (os.O_RDWR if write else os.O_RDONLY) | (os.O_CREAT if create else 0)

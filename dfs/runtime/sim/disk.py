@@ -43,6 +43,7 @@ class Media:
         self.chance = chance
         self.trace = trace
         self.locks: dict[str, SimEnv] = {}
+        self.boot = 1
         self._names: dict[str, Inode] = {}
         self._directories: dict[str, None] = {"/": None}
         self._unsynced_names: list[_NameChange] = []
@@ -57,11 +58,18 @@ class Media:
         self._errors[prefix, operation] = code
 
     def repair(self) -> None:
-        """End all errors set by `fail`."""
+        """End all errors set by `fail` and `spoil`."""
         self._errors.clear()
+        for inode in self._names.values():
+            inode.unspoil()
 
-    def flip_bit(self, path: str, offset: int) -> None:
-        self.inode(path).flip_bit(offset)
+    def flip_bit(self, path: str, offset: int, *, cached: bool = True) -> None:
+        """Damage a byte on the platter, and, unless not `cached`, in the page cache as well."""
+        self.inode(path).flip_bit(offset, cached=cached)
+
+    def spoil(self, path: str, offset: int, length_bytes: int) -> None:
+        """Have reads that touch the range answer EIO until it is written over: bad sectors."""
+        self.inode(path).spoil(offset, length_bytes)
 
     def damage_store(self, path: str) -> None:
         """Make the next opening of that key-value store fail."""
@@ -83,6 +91,7 @@ class Media:
 
     def lose_power(self) -> None:
         """Forget what was not durable."""
+        self.boot += 1
         kept = self.chance.randrange(len(self._unsynced_names) + 1)
         # Those named now and those whose names are about to come back.
         inodes = dict.fromkeys(self._names.values())
@@ -205,11 +214,11 @@ class SimFile:
         self._open = True
 
     def pread_into(self, buffer: memoryview, offset: int) -> int:
-        self._check("read")
+        self._check_read(offset, len(buffer))
         return self._inode.read_into(buffer, offset)
 
     def pread_cached(self, buffer: memoryview, offset: int) -> int | None:
-        self._check("read")
+        self._check_read(offset, len(buffer))
         if self._media.chance.random() < _NOT_CACHED_PROBABILITY:
             return None
         return self._inode.read_into(buffer, offset)
@@ -232,12 +241,21 @@ class SimFile:
         self._check("write")
         self._inode.punch(offset, length_bytes)
 
+    def forget(self, offset: int, length_bytes: int) -> None:
+        self._env.check_alive()
+        self._inode.forget(offset, length_bytes)
+
     def size(self) -> int:
         self._check("stat")
         return self._inode.size
 
     def close(self) -> None:
         self._open = False
+
+    def _check_read(self, offset: int, length_bytes: int) -> None:
+        self._check("read")
+        if self._inode.is_spoilt(offset, length_bytes):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self._path)
 
     def _check(self, operation: str) -> None:
         self._env.check_alive()
@@ -252,6 +270,9 @@ class SimDisk:
     def __init__(self, media: Media, env: SimEnv) -> None:
         self._media = media
         self._env = env
+
+    def boot(self) -> int:
+        return self._media.boot
 
     def _at(self, path: str, operation: str = "") -> str:
         self._env.check_alive()

@@ -30,6 +30,7 @@ class Inode:
         self._dirty: dict[int, None] = {}
         self._stable_pages: dict[int, bytes] = {}
         self._stable_size = 0
+        self._spoilt: dict[int, None] = {}  # sectors that cannot be read
 
     @property
     def used_bytes(self) -> int:
@@ -60,6 +61,7 @@ class Inode:
 
     def write(self, data: Buffer, offset: int) -> None:
         view = memoryview(data).cast("B")
+        self._heal(offset, offset + len(view))
         done = 0
         while done < len(view):
             page, start = divmod(offset + done, PAGE_BYTES)
@@ -129,14 +131,42 @@ class Inode:
         self._stable_pages = dict(self._pages)
         self._dirty.clear()
 
-    def flip_bit(self, offset: int) -> None:
-        """Corrupt one bit, on the platter too."""
+    def forget(self, offset: int, length_bytes: int) -> None:
+        """The pages that lie wholly in the range and are synced come from the platter again."""
+        first, stop = -(-offset // PAGE_BYTES), (offset + length_bytes) // PAGE_BYTES
+        for page in range(first, stop):
+            if page in self._stable_pages and page not in self._dirty:
+                self._pages[page] = self._stable_pages[page]
+
+    def spoil(self, offset: int, length_bytes: int) -> None:
+        """Make the sectors of that range unreadable."""
+        self._spoilt.update(dict.fromkeys(_sectors(offset, offset + length_bytes)))
+
+    def unspoil(self) -> None:
+        self._spoilt.clear()
+
+    def is_spoilt(self, offset: int, length_bytes: int) -> bool:
+        sectors = _sectors(offset, offset + length_bytes)
+        return any(sector in sectors for sector in self._spoilt)
+
+    def _heal(self, start: int, end: int) -> None:
+        """A disk puts what is written to a bad sector elsewhere."""
+        sectors = _sectors(start, end)
+        for sector in [sector for sector in self._spoilt if sector in sectors]:
+            del self._spoilt[sector]
+
+    def flip_bit(self, offset: int, *, cached: bool = True) -> None:
+        """Corrupt one bit on the platter and, unless told otherwise, in the page cache too."""
         page, start = divmod(offset, PAGE_BYTES)
-        for pages in (self._pages, self._stable_pages):
+        for pages in (self._pages, self._stable_pages) if cached else (self._stable_pages,):
             if page in pages:
                 flipped = bytearray(pages[page])
                 flipped[start] ^= 1
                 pages[page] = bytes(flipped)
+
+
+def _sectors(start: int, end: int) -> range:
+    return range(start // _SECTOR_BYTES, -(-end // _SECTOR_BYTES))
 
 
 def _survivor(old: bytes, new: bytes, chance: random.Random) -> bytes:

@@ -225,6 +225,15 @@ def stray_answer(p: Planted) -> None:
     p.tables.put(names.ANSWERS, key2(4711, 1), records.encode_blob(b"whatever"))
 
 
+def early_note(p: Planted) -> None:
+    later = records.encode_deletion(p.counters().now_ns + 1)
+    p.tables.put(names.DELETIONS, key2(9, 1), later)
+
+
+def stray_mode(p: Planted) -> None:
+    p.tables.put(names.MODES, key(9) + b"/disk", records.Mode(1, 2, 0).encode())
+
+
 MENDABLE: list[tuple[Plant, Kind]] = [
     (dangling_name, Kind.DANGLING_NAME),
     (unindexed_name, Kind.UNINDEXED_NAME),
@@ -261,6 +270,8 @@ MENDABLE: list[tuple[Plant, Kind]] = [
     (counters, Kind.COUNTER),
     (next_numbers, Kind.COUNTER),
     (stray_answer, Kind.STRAY_ANSWER),
+    (early_note, Kind.EARLY_NOTE),
+    (stray_mode, Kind.STRAY_MODE),
 ]
 
 

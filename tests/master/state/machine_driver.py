@@ -139,6 +139,10 @@ class Driver:
     def chunks(self, inode: int, first: int = 0, count: int = 1 << 20) -> ChunkMap:
         return queries.chunk_map(self.tables, inode, first, count)
 
+    def doomed(self, server: int, limit: int = 1 << 20) -> tuple[int, ...]:
+        """The chunks whose replicas the server is to delete."""
+        return tuple(h for h, _ in queries.deletions(self.tables, server, limit))
+
     def attributes(self, inode: int) -> Attributes:
         return queries.attributes(self.tables, inode)
 

@@ -97,7 +97,7 @@ def test_failed_replicas_leave_the_set_and_raise_the_version(machine: Driver) ->
     assert (chunk.version, [r.server for r in chunk.replicas]) == (2, [1, 3])
     assert queries.replica_version(machine.tables, 1, 1) == 2
     assert queries.replica_version(machine.tables, 1, 2) is None
-    assert queries.deletions(machine.tables, 2, 10) == (1,)
+    assert machine.doomed(2, 10) == (1,)
     invariants.check(machine.tables)
 
 
@@ -123,15 +123,15 @@ def test_deletions_are_remembered_until_they_are_done(machine: Driver) -> None:
     inode = machine.file(b"f")
     machine.allocate(inode, 0, 3, servers=2)
     machine.set(inode, size_bytes=0)
-    assert queries.deletions(machine.tables, 1, 2) == ()  # the file was empty: nothing to cut
+    assert machine.doomed(1, 2) == ()  # the file was empty: nothing to cut
     machine.done(CommitWrite(inode, 3 * CHUNK_BYTES, ROOT))
     machine.set(inode, size_bytes=0)
-    assert queries.deletions(machine.tables, 1, 2) == (1, 2)
-    assert queries.deletions(machine.tables, 1, 10) == (1, 2, 3)
+    assert machine.doomed(1, 2) == (1, 2)
+    assert machine.doomed(1, 10) == (1, 2, 3)
     machine.command(ForgetDeletions(1, (1, 3, 77)))
-    assert queries.deletions(machine.tables, 1, 10) == (2,)
-    assert queries.deletions(machine.tables, 2, 10) == (1, 2, 3)
-    assert queries.deletions(machine.tables, -1, 10) == ()
+    assert machine.doomed(1, 10) == (2,)
+    assert machine.doomed(2, 10) == (1, 2, 3)
+    assert machine.doomed(-1, 10) == ()
 
 
 def test_under_replicated_chunks_are_counted(machine: Driver) -> None:
@@ -143,6 +143,21 @@ def test_under_replicated_chunks_are_counted(machine: Driver) -> None:
     assert queries.under_replicated(tables, (1, 2, 4, 5)) == 5
     assert queries.under_replicated(tables, ()) == 6
     assert queries.under_replicated(tables, (1, 2, 3, 4, 5), copies=3) == 1
+
+
+def test_last_copies_and_chunks_without_a_living_copy_are_told_apart(machine: Driver) -> None:
+    inode = machine.file(b"f")
+    machine.allocate(inode, 0, 5)
+    machine.perform(AllocateChunks(inode, 5, 1, (), ((4, 5),)))
+    machine.perform(AllocateChunks(inode, 6, 2, (), ((4,), (4,)), wanted=1))
+    for alive, lacks in (
+        ((1, 2, 3, 4, 5), queries.Redundancy(0, 0, 0)),
+        ((1, 2, 4), queries.Redundancy(6, 1, 0)),
+        ((1, 4, 5), queries.Redundancy(5, 5, 0)),
+        ((1, 2, 3), queries.Redundancy(3, 0, 3)),
+        ((), queries.Redundancy(8, 0, 8)),
+    ):
+        assert queries.redundancy(machine.tables, alive) == lacks
 
 
 def test_a_chunk_for_which_servers_lacked_counts_as_under_replicated(machine: Driver) -> None:
@@ -224,7 +239,7 @@ def test_a_huge_truncate_is_atomic_and_bounded(machine: Driver) -> None:
         invariants.check(machine.tables)
     assert passes == 8  # the last one finds the end
     assert queries.counts(machine.tables).chunks == 101
-    assert queries.deletions(machine.tables, 1, 1) == (102,)
+    assert machine.doomed(1, 1) == (102,)
 
 
 def test_chunks_allocated_after_a_huge_truncate_survive_its_reaping(machine: Driver) -> None:

@@ -1,0 +1,111 @@
+"""Deleting the replicas that no chunk needs any more, once their grace is over.
+
+The replicated state notes every such replica with the time (`deletions`). It stays where it is for
+`deletion_grace_s`: meanwhile its server may join the chunk again and only be brought up to date,
+and a master that was cut off, and still believes in it, has noticed that it does not lead. Then a
+leader with a valid lease has the server delete it, in batches of `reap_batch`, and forgets the
+note.
+
+Each server's notes are walked by a cursor, so a pass costs what it looks at; having seen them all
+and none due, it rests until the oldest is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dfs.config import MasterLimits
+from dfs.runtime import Env
+from master.chunkservers import Chunkservers
+from master.commands import ForgetDeletions
+from master.raft import RaftNode
+from master.replica_notes import ReplicaNotes
+from master.state import queries
+from master.tables import Tables
+
+NS = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Walk:
+    """How far the walk through one server's notes is."""
+
+    after: int = 0  # the handle seen last
+    seen: int = 0
+    oldest_ns: int = 0  # of those seen and kept; 0: none
+    rest_until: float = 0.0  # boottime
+    counted: int = 0  # by the last whole walk
+
+
+class Deletions:
+    """Carries deletions out."""
+
+    def __init__(
+        self,
+        env: Env,
+        raft: RaftNode,
+        tables: Tables,
+        chunkservers: Chunkservers,
+        notes: ReplicaNotes,
+        limits: MasterLimits,
+    ) -> None:
+        self._env, self._raft, self._tables = env, raft, tables
+        self._chunkservers, self._notes, self._limits = chunkservers, notes, limits
+        self._walks: dict[int, Walk] = {}
+
+    def restart(self) -> None:
+        """A leadership begins."""
+        self._walks.clear()
+
+    @property
+    def waiting(self) -> int:
+        return sum(max(walk.counted, walk.seen) for walk in self._walks.values())
+
+    async def carry_out(self) -> bool:
+        """One step for every server that is alive; whether more can be done at once."""
+        more = False
+        for server in self._chunkservers.alive():
+            if self._raft.may_read():
+                walk = self._walks.setdefault(server.id, Walk())
+                more = await self._step(server.id, walk) or more
+        return more
+
+    async def _step(self, server: int, walk: Walk) -> bool:
+        if self._env.clock.boottime() < walk.rest_until:
+            return False
+        batch = self._limits.reap_batch
+        page = queries.deletions(self._tables, server, batch, walk.after)
+        due = self._due(server, page, walk)
+        if due and not await self._chunkservers.delete_replicas(server, due):
+            self._walks[server] = Walk(counted=walk.counted)
+            return False
+        if due:
+            await self._raft.propose(ForgetDeletions(server, due))
+        if len(page) == batch:
+            walk.after = page[-1][0]
+            return True
+        self._walks[server] = Walk(counted=walk.seen, rest_until=self._rest_until(walk))
+        return False
+
+    def _due(self, server: int, page: tuple[tuple[int, int], ...], walk: Walk) -> tuple[int, ...]:
+        """Those whose grace is over."""
+        now_ns, grace_ns = self._env.clock.wall_ns(), int(self._limits.deletion_grace_s * NS)
+        due = []
+        for handle, noted_ns in page:
+            if self._notes.is_copying(server, handle):
+                walk.seen += 1
+            elif noted_ns + grace_ns <= now_ns:
+                due.append(handle)
+            else:
+                walk.seen += 1
+                walk.oldest_ns = min(walk.oldest_ns or noted_ns, noted_ns)
+        return tuple(due)
+
+    def _rest_until(self, walk: Walk) -> float:
+        """Until when nothing becomes due of what was seen, or is noted from now on.
+
+        No longer than a grace, whatever becomes of the wall clock meanwhile.
+        """
+        age_s = max(0.0, (self._env.clock.wall_ns() - walk.oldest_ns) / NS)
+        left_s = self._limits.deletion_grace_s - (age_s if walk.oldest_ns else 0.0)
+        return self._env.clock.boottime() + max(0.0, left_s)
