@@ -84,6 +84,11 @@ class Control:
         self._turn = 0  # which configured master to ask next
         self._unknown: dict[int, float] = {}  # handle -> when the master first did not know it
 
+    @property
+    def registered(self) -> bool:
+        """Whether a leader knows this server."""
+        return bool(self._board.leader)
+
     async def run(self) -> None:
         """For ever: be registered with the leader, and beat."""
         async with trio.open_nursery() as nursery:

@@ -31,7 +31,8 @@ from chunkserver import sectors
 from chunkserver.format import DATA_OFFSET, Header
 from chunkserver.lane import Lane
 from chunkserver.quarantine import Quarantine
-from chunkserver.replica import Replica, read_at_most
+from chunkserver.reopening import read_at_most
+from chunkserver.replica import Replica
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
 from dfs.messages.chunks import ReplicaState

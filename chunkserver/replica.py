@@ -33,13 +33,15 @@ an OSError in a change the replica is `broken`: close it and open it again, whic
 from __future__ import annotations
 
 import logging
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 from chunkserver import format as layout
-from chunkserver import sectors
+from chunkserver import reopening, sectors
+from chunkserver.block_table import BlockTable, pack_entry
 from chunkserver.format import DATA_OFFSET, ENTRY_BYTES, TABLE_BYTES, TABLE_OFFSET, Header
+from chunkserver.headers import Headers
+from chunkserver.reopening import read_at_most
 from dfs.checksums import checksum
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, BLOCKS_PER_CHUNK, CHUNK_BYTES
@@ -48,48 +50,18 @@ from dfs.runtime import Buffer, File
 
 log = logging.getLogger(__name__)
 
-# Overwrites announce as many blocks as this at a time: a datasync per 4 MiB that was at rest.
-ANNOUNCED_BLOCKS = 64
-ALL_BLOCKS = layout.block_bits(0, BLOCKS_PER_CHUNK)
-
-_ENTRY = struct.Struct(">Q")
-
-
-@dataclass(slots=True)
-class _Sync:
-    """A sync under way: the blocks it covers and the header that it makes durable.
-
-    `safe` is what the intents of that header and of all later ones have in common.
-    """
-
-    number: int
-    blocks: int
-    slot: int
-    sequence: int
-    safe: int
-
 
 class Replica:
     """An open replica file. `about` names it in errors, server and path."""
 
-    def __init__(
-        self, file: File, header: Header, slot: int, table: bytearray, about: str, boot: int
-    ) -> None:
+    def __init__(self, file: File, headers: Headers, table: BlockTable, about: str) -> None:
         self._file = file
-        self._header = header  # the newest one written; the length in it may be behind
-        self._boot = boot
-        self._slot = slot
-        self._durable_slot, self._durable_sequence = slot, 0
-        self._safe = header.intent  # blocks that every header which may survive has in its intent
+        self._headers = headers
         self._table = table
         self._about = about
         self._corrupt = 0  # bitmap of blocks found damaged
         self._doubtful = 0  # bitmap of blocks whose checksum opening had to compute anew
-        self._touched = header.intent  # blocks changed since the last `begin_sync`
-        self._syncs: list[_Sync] = []
-        self._sync_number = 0
-        self._dirty = bool(header.intent)  # anything written since the last `begin_sync`
-        self.length_bytes = header.length_bytes
+        self.length_bytes = headers.newest.length_bytes
         self.broken = False
         self.pins = 0  # who uses the file beside the one caller: syncs, `warm`; see `store`
         self.settled_blocks = 0  # how many checksums opening had to compute anew
@@ -110,10 +82,8 @@ class Replica:
         state: ReplicaState = ReplicaState.SETTLED,
     ) -> Replica:
         """A replica in a new, empty file. The first write, or `write_header`, makes it exist."""
-        header = Header(0, handle, version, generation, 0, ALL_BLOCKS, state=state, boot=boot)
-        replica = cls(file, header, 0, bytearray(TABLE_BYTES), about, boot)
-        replica._touched = 0
-        return replica
+        header = Header(0, handle, version, generation, 0, state=state)
+        return cls(file, Headers.fresh(file, header, boot), BlockTable(file), about)
 
     @classmethod
     def open(
@@ -134,84 +104,45 @@ class Replica:
         found = layout.valid_headers(read_at_most(file, 0, layout.HEADER_BYTES))
         if not found or found[0][0].handle != handle:
             raise Failure(Code.CORRUPT, f"{about}: no valid header for chunk {handle:x}")
-        header, slot = found[0]
+        header = found[0][0]
         if not settled:
             header = replace(header, state=layout.state_after_stop(header, boot))
-        table = bytearray(read_at_most(file, TABLE_OFFSET, TABLE_BYTES).ljust(TABLE_BYTES, b"\0"))
-        replica = cls(file, header, slot, table, about, boot)
-        if len(found) > 1:
-            replica._durable_slot = found[1][1]
-        for older, _ in found[1:]:
-            replica._safe &= older.intent  # this start's header may be the one that is lost
+        table = BlockTable(file, read_at_most(file, TABLE_OFFSET, TABLE_BYTES))
+        replica = cls(file, Headers.found(file, found, header, boot), table, about)
         size = file.size()
         replica.length_bytes = layout.settled_length(header, size)
-        replica._drop_entries_beyond(replica.length_bytes)
+        replica._table.drop_beyond(replica.length_bytes)
         if not settled:
-            replica._settle(size, writable)
+            reopening.settle(replica, size, writable=writable)
         return replica
-
-    def _settle(self, size: int, writable: bool) -> None:
-        due = DATA_OFFSET + self.length_bytes
-        # Only a power loss takes away the end of a file that its header has told of.
-        lost = self._header.state is ReplicaState.LOST and self._header.intent
-        if writable and (size > due or (size < due and lost)):
-            self._file.truncate(due)
-            size = due
-        whole = max(0, size - DATA_OFFSET) // BLOCK_BYTES if size < due else BLOCKS_PER_CHUNK
-        suspects = self._header.intent & layout.block_bits(0, whole)
-        changed = [b for b in self._blocks_of(suspects) if self._settle_block(b)]
-        self.settled_blocks = len(changed)
-        for block in changed:
-            self._doubtful |= 1 << block
-        if changed:
-            log.info("%s: %d blocks settled after an unclean stop", self._about, len(changed))
-        if writable and changed:
-            self._write_entries(changed[0], changed[-1] + 1)
-        if writable and self._header.cutting:
-            self._file.datasync()
-            self._write_header(replace(self._header, cutting=False))
-
-    def _blocks_of(self, bitmap: int) -> Iterator[int]:
-        count = layout.block_count(self.length_bytes)
-        return (block for block in range(count) if bitmap >> block & 1)
-
-    def _settle_block(self, block: int) -> bool:
-        """Make the entry that of the bytes which are there; whether it was another one."""
-        length = layout.extent(block, self.length_bytes)
-        data = read_at_most(self._file, DATA_OFFSET + block * BLOCK_BYTES, length)
-        found = checksum(data.ljust(length, b"\0"))  # short: its length was not synced either
-        if found == self._entry(block):
-            return False
-        self._set_entry(block, found)
-        return True
 
     # -- what it is
 
     @property
     def handle(self) -> int:
-        return self._header.handle
+        return self._headers.newest.handle
 
     @property
     def version(self) -> int:
-        return self._header.version
+        return self._headers.newest.version
 
     @property
     def generation(self) -> int:
-        return self._header.generation
+        return self._headers.newest.generation
 
     @property
     def state(self) -> ReplicaState:
-        return self._header.state
+        return self._headers.newest.state
 
     @property
     def intent(self) -> int:
         """Bitmap of the blocks that a stop now would leave in doubt."""
-        return self._header.intent
+        return self._headers.newest.intent
 
     @property
     def dirty(self) -> bool:
         """Whether anything was written that no sync has covered."""
-        return self._dirty or bool(self._syncs)
+        return self._headers.dirty
 
     @property
     def damaged(self) -> int:
@@ -229,6 +160,9 @@ class Replica:
     def packed_table(self) -> bytes:
         """The packed checksums of all blocks; a hole has that of the zeros it reads as."""
         return self._packed(0, layout.block_count(self.length_bytes))
+
+    def _packed(self, first: int, stop: int) -> bytes:
+        return self._table.packed(first, stop, self.length_bytes)
 
     def remember_damage(self, blocks: int) -> None:
         """These were found damaged when the replica was open before."""
@@ -316,10 +250,12 @@ class Replica:
         """Verify the block that [begin, end) is a piece of, and put the piece's own checksum."""
         at = block * BLOCK_BYTES - start
         whole = view[at : at + layout.extent(block, self.length_bytes)]
-        if checksum(whole) != self._entry(block):
+        if checksum(whole) != self._table.entry(block, self.length_bytes):
             raise self._found_corrupt(block, "checksum mismatch")
         entry = (block * BLOCK_BYTES - start) // BLOCK_BYTES * ENTRY_BYTES
-        _ENTRY.pack_into(packed, entry, checksum(view[begin - start : end - start]))
+        packed[entry : entry + ENTRY_BYTES] = pack_entry(
+            checksum(view[begin - start : end - start])
+        )
 
     def _read_block(self, block: int) -> bytearray:
         """The block's bytes within the length, unverified."""
@@ -330,7 +266,7 @@ class Replica:
     def _read_verified(self, block: int) -> bytearray:
         self._refuse_corrupt(block, block + 1)
         data = self._read_block(block)
-        if checksum(data) != self._entry(block):
+        if checksum(data) != self._table.entry(block, self.length_bytes):
             raise self._found_corrupt(block, "checksum mismatch")
         return data
 
@@ -358,15 +294,14 @@ class Replica:
         sums = self._merged(offset, data, packed)
         tail = self._extended_tail(offset)
         begin = min(first, layout.block_count(self.length_bytes)) if tail is None else tail[0]
-        self._announce(self._needed(offset, len(data)), end > self.length_bytes)
-        self._dirty = True
-        self._touched |= layout.block_bits(begin, stop)
+        self.announce(offset, len(data))
+        self._headers.touch(layout.block_bits(begin, stop))
         with _Breaking(self, self.length_bytes):
             self._file.pwrite([data], DATA_OFFSET + offset)
             if tail is not None:
-                self._set_entry(*tail)
-            self._table[first * ENTRY_BYTES : stop * ENTRY_BYTES] = sums
-            self._write_entries(begin, stop)
+                self._table.put(*tail)
+            self._table.put_packed(first, sums)
+            self._table.write(begin, stop)
         self.length_bytes = max(self.length_bytes, end)
         self._now_good(layout.block_bits(first, stop))
 
@@ -385,7 +320,8 @@ class Replica:
             piece = data[begin - offset : stop - offset]
             merged = self._merged_block(block, begin - block * BLOCK_BYTES, piece)
             if merged is not None:
-                _ENTRY.pack_into(sums, (block - first) * ENTRY_BYTES, merged)
+                at = (block - first) * ENTRY_BYTES
+                sums[at : at + ENTRY_BYTES] = pack_entry(merged)
         return bytes(sums)
 
     def _merged_block(self, block: int, within: int, piece: memoryview) -> int | None:
@@ -408,40 +344,18 @@ class Replica:
 
     def must_announce(self, offset: int, length_bytes: int) -> bool:
         """Whether a write to that range has to wait for a datasync first (`announce`)."""
-        return bool(self._needed(offset, length_bytes) & ~self._safe)
+        return bool(self._needed(offset, length_bytes) & ~self._headers.safe)
 
     def announce(self, offset: int, length_bytes: int) -> None:
         """Have the intent on disk name the blocks that a write to the range is about to change."""
-        end = offset + length_bytes
-        self._announce(self._needed(offset, length_bytes), end > self.length_bytes)
+        appends = offset + length_bytes > self.length_bytes
+        with _Breaking(self, None):
+            self._headers.announce(self._needed(offset, length_bytes), appends=appends)
 
     def _needed(self, offset: int, length_bytes: int) -> int:
         """The blocks that a write changes: its own, and those that it fills up with zeros."""
         first = min(offset // BLOCK_BYTES, self.length_bytes // BLOCK_BYTES)
         return layout.block_bits(first, layout.block_count(offset + length_bytes))
-
-    def _announce(self, needed: int, appends: bool) -> None:
-        if not needed & ~self._safe:
-            if not self._header.sequence:  # a new replica, born with all blocks in the intent
-                self._write_header(self._header)
-            return
-        first = (needed & -needed).bit_length() - 1
-        first -= first % ANNOUNCED_BLOCKS
-        stop = needed.bit_length() + -needed.bit_length() % ANNOUNCED_BLOCKS
-        blocks = layout.block_bits(first, BLOCKS_PER_CHUNK if appends else stop)
-        self._write_header(replace(self._header, intent=self._header.intent | blocks))
-        self._sync_header()
-
-    def _sync_header(self) -> None:
-        """Make the newest header durable, and what was written before it."""
-        with _Breaking(self, None):
-            self._file.datasync()
-        self._now_durable(self._slot, self._header.sequence)
-        self._safe = self._header.intent
-
-    def _now_durable(self, slot: int, sequence: int) -> None:
-        if sequence > self._durable_sequence:
-            self._durable_slot, self._durable_sequence = slot, sequence
 
     def cut(self, generation: int, length_bytes: int) -> None:
         """Cut to a length (never extends) and take the generation; nothing when it has it."""
@@ -467,34 +381,29 @@ class Replica:
     def _cut(self, generation: int, length: int, entry: int | None) -> None:
         # Also where no block changes: the intent says that this is yet to be synced.
         block = min(length // BLOCK_BYTES, BLOCKS_PER_CHUNK - 1)
-        self._touched |= 1 << block
-        self._dirty = True
-        intent = self._header.intent | 1 << block
-        cutting = replace(
-            self._header, intent=intent, generation=generation, length_bytes=length, cutting=True
+        self._headers.touch(1 << block)
+        intent = self.intent | 1 << block
+        self._write_header(
+            intent=intent, generation=generation, length_bytes=length, cutting=True, durable=True
         )
-        self._write_header(cutting)
-        self._sync_header()
         with _Breaking(self, length):
             self._file.truncate(DATA_OFFSET + length)
             self.length_bytes = length
-            self._drop_entries_beyond(length)
+            self._table.drop_beyond(length)
             if entry is not None:
-                self._set_entry(block, entry)
-                self._write_entries(block, block + 1)
+                self._table.put(block, entry)
+                self._table.write(block, block + 1)
             self._file.datasync()
-        self._write_header(replace(self._header, cutting=False))
+        self._write_header(cutting=False)
         self._corrupt &= layout.block_bits(0, layout.block_count(length))
 
     def fence(self, version: int, state: ReplicaState) -> None:
         """Take a version and a state in which nobody is served; durable."""
-        self._dirty = True
-        self._write_header(replace(self._header, version=version, state=state))
-        self._sync_header()
+        self._write_header(version=version, state=state, durable=True)
 
     def adopt(self, block: int, data: Buffer) -> None:
         """Take a whole block as another replica has it."""
-        self.write(block * BLOCK_BYTES, memoryview(data), _ENTRY.pack(checksum(data)))
+        self.write(block * BLOCK_BYTES, memoryview(data), pack_entry(checksum(data)))
 
     def serve(self, generation: int) -> None:
         """Become a settled replica, with all that is here made durable before."""
@@ -502,37 +411,29 @@ class Replica:
         if number:
             self.datasync()
             self.end_sync(number)
-        settled = replace(self._header, generation=generation, state=ReplicaState.SETTLED)
-        self._write_header(settled)
-        self._dirty = True
+        self._write_header(generation=generation, state=ReplicaState.SETTLED)
         self._doubtful = 0
 
     def mark_damaged(self, block: int, entry: int) -> None:
         """Nobody has good data for this block: it is to be refused, never read as zeros."""
-        self._set_entry(block, entry)
-        self._write_entries(block, block + 1)
+        self._table.put(block, entry)
+        self._table.write(block, block + 1)
         self._corrupt |= 1 << block
 
     def raise_version(self, version: int) -> None:
         """Take a higher version; a lower or equal one is ignored."""
         if version > self.version:
-            self._dirty = True
-            self._write_header(replace(self._header, version=version))
+            self._write_header(version=version)
 
     def write_header(self) -> None:
         """Write the header as it is: a replica that has no data yet begins to exist."""
-        self._dirty = True
-        self._write_header(replace(self._header, length_bytes=self.length_bytes))
+        self._write_header(length_bytes=self.length_bytes)
 
-    def _write_header(self, header: Header) -> None:
-        header = replace(header, sequence=header.sequence + 1, boot=self._boot)
-        slot = next(i for i in range(layout.SLOTS) if i not in (self._slot, self._durable_slot))
+    def _write_header(self, *, durable: bool = False, **changes: Any) -> None:
         with _Breaking(self, None):
-            self._file.pwrite([layout.pack_header(header)], slot * layout.SLOT_BYTES)
-        self._header, self._slot = header, slot
-        self._safe &= header.intent
-        for sync in self._syncs:
-            sync.safe &= header.intent
+            self._headers.write(replace(self._headers.newest, **changes))
+            if durable:
+                self._headers.make_durable()
 
     # -- syncing
 
@@ -540,14 +441,8 @@ class Replica:
         """Ready the file for `datasync`; a number for `end_sync`, 0 when all is synced."""
         if not self.dirty and not always:
             return 0
-        if self._header.length_bytes != self.length_bytes:
-            self._write_header(replace(self._header, length_bytes=self.length_bytes))
-        self._sync_number += 1
-        header = self._header
-        sync = _Sync(self._sync_number, self._touched, self._slot, header.sequence, header.intent)
-        self._syncs.append(sync)
-        self._touched, self._dirty = 0, False
-        return self._sync_number
+        with _Breaking(self, None):
+            return self._headers.begin_sync(self.length_bytes)
 
     def datasync(self) -> None:
         """Make what was written before `begin_sync` durable; may run beside reads and writes."""
@@ -558,24 +453,8 @@ class Replica:
 
         With `clean`, what was not written since leaves the intent: nobody writes here any more.
         """
-        position = next((i for i, s in enumerate(self._syncs) if s.number == number), None)
-        if position is None:
-            return  # a sync that began later ended before and has covered this one
-        sync = self._syncs[position]
-        del self._syncs[: position + 1]
-        if sync.sequence > self._durable_sequence:
-            self._now_durable(sync.slot, sync.sequence)
-            self._safe = sync.safe
-        if clean:
-            self._leave_intent()
-
-    def _leave_intent(self) -> None:
-        intent = self._touched
-        for sync in self._syncs:
-            intent |= sync.blocks
-        if intent != self._header.intent:
-            header = replace(self._header, intent=intent, length_bytes=self.length_bytes)
-            self._write_header(header)
+        with _Breaking(self, None):
+            self._headers.end_sync(number, self.length_bytes, clean=clean)
 
     def sync(self, *, clean: bool = False) -> None:
         """All three steps in one."""
@@ -586,29 +465,6 @@ class Replica:
 
     def close(self) -> None:
         self._file.close()
-
-    # -- the checksum table
-
-    def _entry(self, block: int) -> int:
-        (entry,) = _ENTRY.unpack_from(self._table, block * ENTRY_BYTES)
-        return entry or layout.zeros_checksum(layout.extent(block, self.length_bytes))
-
-    def _set_entry(self, block: int, entry: int) -> None:
-        _ENTRY.pack_into(self._table, block * ENTRY_BYTES, entry)
-
-    def _packed(self, first: int, stop: int) -> bytes:
-        packed = self._table[first * ENTRY_BYTES : stop * ENTRY_BYTES]
-        if b"\0" * ENTRY_BYTES not in packed:
-            return bytes(packed)
-        return b"".join(_ENTRY.pack(self._entry(block)) for block in range(first, stop))
-
-    def _drop_entries_beyond(self, length_bytes: int) -> None:
-        kept = layout.block_count(length_bytes) * ENTRY_BYTES
-        self._table[kept:] = bytes(TABLE_BYTES - kept)
-
-    def _write_entries(self, first: int, stop: int) -> None:
-        entries = self._table[first * ENTRY_BYTES : stop * ENTRY_BYTES]
-        self._file.pwrite([entries], TABLE_OFFSET + first * ENTRY_BYTES)
 
 
 class _Breaking:
@@ -632,9 +488,3 @@ class _Breaking:
                 file.truncate(file_bytes)
         except OSError as error:
             log.warning("%s: cannot free a failed write: %s", self._replica._about, error)
-
-
-def read_at_most(file: File, offset: int, length_bytes: int) -> bytes:
-    """What the file has of that range."""
-    data = bytearray(length_bytes)
-    return bytes(data[: file.pread_into(memoryview(data), offset)])

@@ -15,6 +15,7 @@ from chunkserver.control import Control
 from chunkserver.fencing import Fencing
 from chunkserver.fetching import Fetcher
 from chunkserver.listing import Listing
+from chunkserver.metrics import ChunkserverMetrics
 from chunkserver.scrub_service import Scrub
 from chunkserver.service import Service
 from chunkserver.settling import Settler
@@ -22,6 +23,8 @@ from chunkserver.store import Store
 from dfs.config import Chunkserver, load_key
 from dfs.errors import Code, Failure
 from dfs.messages.cluster import FetchReplica, SettleChunk
+from dfs.metrics.monitor import Monitor
+from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Handlers, Identity, Pool, serve
 from dfs.runtime import Env
 
@@ -37,6 +40,14 @@ class ChunkServer:
         identity = Identity("chunkserver", config.id, self._address)
         self._endpoint = Endpoint(env, key, identity, config.rpc)
         self.store = Store(env, config, self._address)
+        self.metrics = ChunkserverMetrics(env, self._endpoint.meter, self.store)
+        self._monitor = Monitor(
+            env,
+            config.metrics_listen,
+            config.metrics,
+            (Rpc(self._endpoint.meter), self.metrics),
+            self.metrics.reasons,
+        )
 
     async def run(
         self,
@@ -47,6 +58,7 @@ class ChunkServer:
         """Serve until `stop` is set; starts with the address that is listened on."""
         await self.store.start()
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._monitor.run)
             pool = Pool(self._endpoint, nursery)
             fencing = Fencing(self.store, self._address)
             service = Service(self._env, self._config, self.store, pool, self._address)
@@ -71,8 +83,10 @@ class ChunkServer:
                 {SettleChunk: settler.handle, FetchReplica: fetcher.handle},
                 fetcher.busy,
             )
+            self.metrics.control = control
+            self.metrics.scrub = lambda: [walk.status() for walk in scrub.walks]
             nursery.start_soon(control.run)
-            nursery.start_soon(self.store.settle)
+            nursery.start_soon(self.store.syncing.run)
             nursery.start_soon(scrub.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)

@@ -67,6 +67,7 @@ class Service:
         try:
             verify(request.payload, message.offset, message.checksums, about)
         except Failure as error:
+            self._store.meter.damaged_packets += 1
             raise self._named(error) from None
         turn = self._store.turns.enter(message.handle)
         return self._write_in_turn(message, request.payload, turn)
@@ -196,6 +197,7 @@ class Service:
         if here.link_failure is None:
             return
         here.link_failure = chain.blame(here.link_failure, link)
+        self._store.meter.broken_links += here.link_failure.code is Code.CHAIN_BROKEN
         log.warning("%s: %s", self._env.name, here.link_failure)
         if here.changes:
             self._store.may_differ(here.entry, here.link_failure.detail)
@@ -291,7 +293,7 @@ class _Here:
             await self._apply(self.entry)
             self._turn.leave()
             if self._sync:
-                await self._store.sync(self.entry.handle)
+                await self._store.syncing.sync(self.entry.handle)
         except Failure as error:
             self.failure = error
         finally:

@@ -15,7 +15,6 @@ Pages that are not synced stay: they are not on the disk yet.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from chunkserver import format as layout
 from chunkserver import sectors
@@ -107,7 +106,7 @@ def _verify_block(replica: Replica, block: int) -> bool:
         replica._found_corrupt(block, "the disk cannot read it")
     elif got < len(view):
         replica._found_corrupt(block, "the file ends before it")
-    elif checksum(view) != replica._entry(block):
+    elif checksum(view) != replica._table.entry(block, replica.length_bytes):
         replica._found_corrupt(block, "checksum mismatch")
     else:
         replica._corrupt &= ~(1 << block)
@@ -119,10 +118,10 @@ def _mend_entry(replica: Replica, block: int) -> None:
     at = block * ENTRY_BYTES
     replica._file.forget(0, DATA_OFFSET)
     on_disk = sectors.salvage(replica._file, TABLE_OFFSET + at, ENTRY_BYTES)
-    if on_disk != replica._table[at : at + ENTRY_BYTES]:
+    if on_disk != replica._table.raw(block):
         log.warning("%s: the checksum of block %d had rotted", replica._about, block)
-        replica._dirty = True
-        replica._write_entries(block, block + 1)
+        replica._headers.touch(0)
+        replica._table.write(block, block + 1)
 
 
 def missing_blocks(replica: Replica) -> int:
@@ -138,23 +137,13 @@ def verify_header(writable: bool, replica: Replica) -> int:
     replica._file.forget(0, DATA_OFFSET)
     slots = sectors.salvage(replica._file, 0, layout.HEADER_BYTES)
     bad = _bad_slots(slots, replica.handle)
-    newest = layout.unpack_header(slots[replica._slot * layout.SLOT_BYTES :])
-    sequence = replica._header.sequence
-    if replica._slot not in bad and (newest is None or newest.sequence != sequence):
-        bad.append(replica._slot)
+    newest = layout.unpack_header(slots[replica._headers.slot * layout.SLOT_BYTES :])
+    sequence = replica._headers.newest.sequence
+    if replica._headers.slot not in bad and (newest is None or newest.sequence != sequence):
+        bad.append(replica._headers.slot)
     if bad:
         log.warning("%s: header slots %s had rotted", replica._about, sorted(bad))
     if bad and writable:
-        _rewrite_slots(replica, bad)
+        with _Breaking(replica, None):
+            replica._headers.rewrite(bad)
     return len(bad)
-
-
-def _rewrite_slots(replica: Replica, bad: list[int]) -> None:
-    """Put the newest header into the bad slots: torn half-way, they are as bad as before."""
-    with _Breaking(replica, None):
-        for slot in bad:
-            sequence = replica._header.sequence + 1
-            header = replace(replica._header, sequence=sequence, boot=replica._boot)
-            replica._file.pwrite([layout.pack_header(header)], slot * layout.SLOT_BYTES)
-            replica._header, replica._slot = header, slot
-    replica._sync_header()

@@ -26,6 +26,7 @@ C = TypeVar("C")
 
 ENVIRONMENT_VARIABLE = "DFS_CONFIG"
 KEY_MIN_BYTES = 16
+LOG_FORMATS = ("text", "json")
 _PORT_MAX = 65_535
 # Numbers that 0 turns off; every other limit, time and size must be more than that.
 _MAY_BE_ZERO = frozenset(
@@ -34,6 +35,7 @@ _MAY_BE_ZERO = frozenset(
         "avoid_server_s",
         "buffer_pool_bytes",
         "cache_bytes",
+        "cache_s",
         "debug_sync_delay_ms",
         "deletion_grace_s",
         "hop_margin_s",
@@ -105,6 +107,28 @@ class Raft:
     redial_s: float = 0.1  # between attempts to reach another master
     redial_refused_s: float = 10.0  # the same when it has another key
     link_timeout_s: float = 3.0  # a link that brings nothing for this long is closed
+    ready_lag_entries: int = 1000  # a master that has more yet to apply is not ready
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The HTTP endpoint for metrics and health (`metrics_listen`)."""
+
+    max_connections: int = 16  # at a time; the oldest is ended for a newcomer
+    max_request_bytes: int = 8192
+    request_timeout_s: float = 5.0  # for a whole request, its answer taken
+    cache_s: float = 1.0  # for how long what was told once is told again
+    loop_probe_s: float = 0.5  # between two looks at how late the event loop runs
+    disk_probe_s: float = 10.0  # between two looks at how full a master's disk is
+
+
+@dataclass(frozen=True)
+class Log:
+    """What keeps a log readable when one thing goes wrong a thousand times."""
+
+    similar_lines: int = 10  # warnings of one kind in an interval; further ones are only counted
+    similar_interval_s: float = 60.0
+    max_kinds: int = 1024  # kinds that are told apart at a time
 
 
 @dataclass(frozen=True)
@@ -158,6 +182,10 @@ class Master:
     rpc: Rpc = field(default_factory=Rpc)
     raft: Raft = field(default_factory=Raft)
     limits: MasterLimits = field(default_factory=MasterLimits)
+    metrics_listen: str = ""  # host:port for /metrics, /health and /ready; "" for none
+    metrics: Metrics = field(default_factory=Metrics)
+    log_format: str = "text"  # or "json": one object per line
+    log: Log = field(default_factory=Log)
     debug_sync_delay_ms: float = 0.0  # makes every fsync that much slower, to test with
 
 
@@ -208,6 +236,10 @@ class Chunkserver:
     zone: str = "default"
     rpc: Rpc = field(default_factory=Rpc)
     limits: ChunkserverLimits = field(default_factory=ChunkserverLimits)
+    metrics_listen: str = ""  # host:port for /metrics, /health and /ready; "" for none
+    metrics: Metrics = field(default_factory=Metrics)
+    log_format: str = "text"  # or "json": one object per line
+    log: Log = field(default_factory=Log)
     debug_sync_delay_ms: float = 0.0
 
 
@@ -232,6 +264,7 @@ class ClientLimits:
     write_behind_s: float = 2.0  # age at which written data goes out without a flush
     avoid_server_s: float = 10.0  # for how long a server that failed is asked last
     remembered_files: int = 65_536  # closed files whose data version and unsynced chunks are kept
+    sync_chunks: int = 65_536  # of a file that others wrote, synced by one fsync: 4 TiB
     close_timeout_s: float = 60.0  # for flushing everything when the client ends
     parallel_files: int = 8  # files that one command of the command line works on at a time
     watch_interval_s: float = 1.0  # between two looks of a command that waits for the cluster
@@ -244,6 +277,8 @@ class Mount:
     max_tasks: int = 32  # requests of the kernel handled at a time
     read_ahead_kb: int = 1024  # the kernel's own 128 KiB would cut large reads into eight
     invalidation_queue: int = 65_536  # cached names and inodes the kernel is yet to be told of
+    sync_timeout_s: float = 60.0  # for making durable what was written, when the mount ends
+    quiet_s: float = 0.05  # without a write for so long, the kernel has handed over what it had
     stop_timeout_s: float = 10.0  # how long the kernel's last requests may hold up the end
 
 
@@ -257,6 +292,10 @@ class Client:
     rpc: Rpc = field(default_factory=Rpc)
     limits: ClientLimits = field(default_factory=ClientLimits)
     mount: Mount = field(default_factory=Mount)
+    metrics_listen: str = ""  # host:port for /metrics, /health and /ready; of a mount; "" for none
+    metrics: Metrics = field(default_factory=Metrics)
+    log_format: str = "text"  # or "json": one object per line
+    log: Log = field(default_factory=Log)
 
 
 def load(cls: type[C], path: str) -> C:
@@ -273,6 +312,7 @@ def load(cls: type[C], path: str) -> C:
         raise Failure(Code.CONFIG, f"{path}: not valid TOML: {error}") from None
     made = from_table(cls, table, path)
     _check_addresses(made, path)
+    _check_log_format(made, path)
     return _with_absolute_paths(made, os.path.dirname(os.path.abspath(path)))
 
 
@@ -338,13 +378,26 @@ def _check_addresses(made: object, about: str) -> None:
     if not masters:
         raise Failure(Code.CONFIG, f"{about}: masters: at least one is due")
     addresses = [("masters", a) for a in (masters.values() if _is_table(masters) else masters)]
-    addresses += [(n, getattr(made, n)) for n in ("listen", "advertise") if getattr(made, n, "")]
+    own = ("listen", "advertise", "metrics_listen")
+    addresses += [(n, getattr(made, n)) for n in own if getattr(made, n, "")]
     for name, address in addresses:
-        host, _, port = address.rpartition(":")
-        if not (host and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
-            raise Failure(Code.CONFIG, f"{about}: {name}: {address!r} is not host:port")
+        check_address(address, f"{about}: {name}")
     if _is_table(masters):
         _check_master_ids(masters, getattr(made, "id", 0), about)
+
+
+def check_address(address: str, about: str) -> None:
+    """Raise Failure(CONFIG) unless that is host:port. `about` names where it was said."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
+        raise Failure(Code.CONFIG, f"{about}: {address!r} is not host:port")
+
+
+def _check_log_format(made: object, about: str) -> None:
+    log_format = getattr(made, "log_format", "text")
+    if log_format not in LOG_FORMATS:
+        text = f"{about}: log_format: {log_format!r} is none of {', '.join(LOG_FORMATS)}"
+        raise Failure(Code.CONFIG, text)
 
 
 def _is_table(value: object) -> bool:

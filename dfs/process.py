@@ -1,6 +1,6 @@
 """What every long-running process does alike: log lines, signals, an orderly end.
 
-A process logs to standard error, one line per event: time, level, node, message. SIGTERM and
+A process logs to standard error, one line per event (`dfs.logs` has their forms). SIGTERM and
 SIGINT set the stop event; the process then finishes what it owes and exits 0. A `Failure` while
 starting is one clear line and exit code 2 for a wrong configuration, 1 otherwise.
 """
@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from dfs.config import Log
 from dfs.errors import Code, Failure, first_failure
+from dfs.logs import LogHandler, formatter
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +24,12 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 
 
-def log_to_stderr(node: str, *, verbose: bool = False) -> None:
-    """Set up logging for this process; every line names the node."""
-    handler = logging.StreamHandler(sys.stderr)
-    layout = f"%(asctime)s.%(msecs)03d %(levelname)-7s {node} %(name)s: %(message)s"
-    handler.setFormatter(logging.Formatter(layout, datefmt="%Y-%m-%d %H:%M:%S"))
+def log_to_stderr(
+    node: str, *, verbose: bool = False, log_format: str = "text", limits: Log | None = None
+) -> None:
+    """Set up logging for this process, as text or json; every line names the node."""
+    handler = LogHandler(sys.stderr, limits or Log())
+    handler.setFormatter(formatter(log_format, node))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -1,4 +1,4 @@
-"""`dfs mount` and `dfs umount`.
+"""`dfs mount`, `dfs umount` and `dfs sync`.
 
 `mount` checks what it can, forks, and waits until the child says through a pipe that the mount
 answers; until then the child's standard error is the user's, so that a failure is one clear line.
@@ -9,10 +9,11 @@ waits for that process to end: by then everything is flushed.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import sys
-from typing import IO, TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dfs.config import Client
+    from dfs.mountinfo import Mounted
     from fuse.mounting import Place
 
 EXIT_FAILED = 1
@@ -36,22 +38,28 @@ READY = b"ready"
     default=None,
     help="Let other users in (the default as root).",
 )
+@click.option("--sync", is_flag=True, help="Every call that changes anything is durable at once.")
 @click.option("--log-file", metavar="FILE", help="Where to log when in the background.")
 @click.option("--verbose", is_flag=True, help="Log debug lines too.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Else as the file says.")
+@click.option("--metrics-listen", metavar="ADDRESS", help="host:port, instead of the file's.")
 def mount(
     directory: str,
     config_path: str | None,
     foreground: bool,
     allow_other: bool | None,
+    sync: bool,
     log_file: str | None,
     verbose: bool,
+    log_format: str | None,
+    metrics_listen: str | None,
 ) -> None:
     """Mount the cluster at DIR.
 
     Returns once the mount answers. A mount that is there already is left as it is.
     """
-    config = _load(config_path)
-    place = _place(directory, config.cluster, allow_other)
+    config = _load(config_path, log_format=log_format, metrics_listen=metrics_listen)
+    place = _place(directory, config.cluster, allow_other, sync=sync)
     if _is_mounted(place):
         click.echo(f"{place.cluster} is mounted at {place.mountpoint} already")
         return
@@ -70,9 +78,7 @@ def umount(directory: str, lazy: bool, force: bool) -> None:
     from dfs.errors import Failure
     from fuse import mountpoints
 
-    mounted = mountpoints.mounted_at(mountpoints.resolved(directory))
-    if mounted is None or mounted.kind != mountpoints.FILE_SYSTEM_TYPE:
-        _fail(f"{directory}: no dfs is mounted here")
+    mounted = _mounted(directory)
     try:
         if force:
             mountpoints.abort(mounted)
@@ -84,34 +90,78 @@ def umount(directory: str, lazy: bool, force: bool) -> None:
         _fail(failure.message)
 
 
+@click.command()
+@click.argument("directory", metavar="DIR")
+def sync(directory: str) -> None:
+    """Make everything durable that was written through the mount at DIR.
+
+    sync(1) cannot: the kernel does not tell the mount of it.
+    """
+    lost = _sync(_mounted(directory).mountpoint)
+    if lost is not None:
+        _fail(f"{directory}: {lost}")
+
+
+def _mounted(directory: str) -> Mounted:
+    from fuse import mountpoints
+
+    mounted = mountpoints.mounted_at(mountpoints.resolved(directory))
+    if mounted is None or mounted.kind != mountpoints.FILE_SYSTEM_TYPE:
+        _fail(f"{directory}: no dfs is mounted here")
+    return mounted
+
+
 def _unmount(mountpoint: str, *, lazy: bool) -> None:
     from fuse import mountpoints
 
     about = mountpoints.describe(mountpoint)
     process = _watch_process(about["pid"]) if about else None
+    lost = None if about is None or lazy else _sync(mountpoint)
     mountpoints.unmount(mountpoint, lazy=lazy or about is None)
     if process is not None and not lazy:
         select.select([process], [], [])
+    if lost is not None:
+        _fail(f"{mountpoint}: unmounted, but {lost}")
 
 
-def _load(config_path: str | None) -> Client:
-    from dfs.config import Client, load
+def _sync(mountpoint: str) -> str | None:
+    """What is to be said when not everything could be made durable.
+
+    The mount does this once more at its end, but has nobody to tell then.
+    """
+    from fuse import mountpoints
+
+    try:
+        mountpoints.sync_all(mountpoint)
+    except OSError as error:
+        return f"not everything is durable: {error.strerror}; see the mount's log"
+    return None
+
+
+def _load(config_path: str | None, **instead: str | None) -> Client:
+    """The configuration, with what the command line says in place of the file."""
+    import dataclasses
+
+    from dfs.config import Client, check_address, load
     from dfs.errors import Failure
 
     if config_path is None:
         _fail("which cluster? Name it by --config FILE or DFS_CONFIG", EXIT_CONFIG)
+    said: dict[str, Any] = {key: value for key, value in instead.items() if value is not None}
     try:
-        return load(Client, config_path)
+        if said.get("metrics_listen"):
+            check_address(said["metrics_listen"], "--metrics-listen")
+        return dataclasses.replace(load(Client, config_path), **said)
     except Failure as failure:
         _fail(failure.message, EXIT_CONFIG)
 
 
-def _place(directory: str, cluster: str, allow_other: bool | None) -> Place:
+def _place(directory: str, cluster: str, allow_other: bool | None, *, sync: bool) -> Place:
     from fuse import mountpoints
     from fuse.mounting import Place
 
     everybody = os.geteuid() == 0 if allow_other is None else allow_other
-    return Place(mountpoints.resolved(directory), cluster, everybody)
+    return Place(mountpoints.resolved(directory), cluster, everybody, sync)
 
 
 def _is_mounted(place: Place) -> bool:
@@ -124,6 +174,8 @@ def _is_mounted(place: Place) -> bool:
     about = mountpoints.describe(place.mountpoint)
     if about is not None and about["cluster"] != place.cluster:
         _fail(f"{place.mountpoint}: the cluster {about['cluster']} is mounted here already")
+    if about is not None and bool(about.get("sync")) != place.sync:
+        _fail(f"{place.mountpoint}: mounted already, {'without' if place.sync else 'with'} --sync")
     return about is not None
 
 
@@ -132,14 +184,13 @@ def _serve(
 ) -> int:
     """Be the mount's process; its exit code."""
     import contextlib
-    import logging
 
     from dfs.process import log_to_stderr, run_process
     from dfs.runtime.real import RealEnv
     from fuse import mounting
 
     with contextlib.redirect_stderr(log_to):
-        log_to_stderr("mount", verbose=verbose)
+        log_to_stderr("mount", verbose=verbose, log_format=config.log_format, limits=config.log)
     logging.getLogger("pyfuse3").setLevel(logging.INFO)  # it tells of every task it starts
     env = RealEnv("mount")
     return run_process(lambda stop: mounting.run(env, config, place, stop, on_ready))
@@ -187,6 +238,7 @@ def _be_the_process(
         raise
     finally:
         # Not sys.exit: the parent's callers, and what they registered, are not this process's.
+        logging.shutdown()
         log_file.flush()
         os._exit(code)
 

@@ -1,4 +1,4 @@
-"""Attributes and file system figures in the form the kernel takes them.
+"""Attributes and file system figures in the form the kernel takes them, and its wishes in ours.
 
 Until leases exist every timeout is 0: the kernel asks again each time, so that two mounts agree.
 The FUSE inode number is the inode number of the file system. Inode numbers are never used twice,
@@ -7,11 +7,15 @@ hence one generation number for all.
 
 from __future__ import annotations
 
+import stat
+
 import pyfuse3
 
 from dfs.layout import NAME_MAX_BYTES
 from dfs.messages.common import Attributes
 from dfs.messages.metadata import FsInfo
+from dfs.messages.operations import SetAttributes
+from fuse import callers
 
 CACHE_TIMEOUT_S = 0
 GENERATION = 0
@@ -55,3 +59,31 @@ def statvfs_of(info: FsInfo) -> pyfuse3.StatvfsData:
     figures.f_files = info.inodes_used + figures.f_ffree
     figures.f_namemax = NAME_MAX_BYTES
     return figures
+
+
+def changes_of(
+    inode: int,
+    attr: pyfuse3.EntryAttributes,
+    fields: pyfuse3.SetattrFields,
+    *,
+    through_handle: bool,
+    ctx: pyfuse3.RequestContext,
+) -> SetAttributes:
+    """What the kernel wants changed by a setattr."""
+    # Along with a size the kernel sends what the master does by itself: times as of now, and a mode
+    # without its set-id bits.
+    only_size = fields.update_size
+    mode = stat.S_IMODE(attr.st_mode) if fields.update_mode and not only_size else None
+    gid = attr.st_gid if fields.update_gid else None
+    full = callers.needs_groups(ctx, mode, gid)
+    return SetAttributes(
+        inode,
+        callers.full_caller_of(ctx) if full else callers.caller_of(ctx),
+        mode=mode,
+        uid=attr.st_uid if fields.update_uid else None,
+        gid=gid,
+        size_bytes=attr.st_size if fields.update_size else None,
+        atime_ns=attr.st_atime_ns if fields.update_atime and not only_size else None,
+        mtime_ns=attr.st_mtime_ns if fields.update_mtime and not only_size else None,
+        through_handle=through_handle,
+    )

@@ -3,7 +3,8 @@
 A mount ends when it is unmounted from outside, or when the process is told to stop. Told to stop,
 it unmounts itself while it still serves, because the kernel then writes out what mappings have left
 dirty. When that is refused (a program uses the mount), everything is flushed, the mount is taken
-out of sight, and the program's files fail from then on with ENOTCONN.
+out of sight, and the program's files fail from then on with ENOTCONN. Either way the process ends
+only when all that was written is durable.
 
 The order at the end matters: no invalidation may be in the kernel when the session is destroyed,
 and all of the kernel's requests are over before the files they left open are closed.
@@ -17,17 +18,22 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pyfuse3
 import trio
 
 from dfs import config as configuration
-from dfs.client import open_client
+from dfs.client import Client, open_client
+from dfs.client.metrics import ClientMetrics, reasons
 from dfs.errors import Code, Failure, os_failure
+from dfs.metrics.monitor import Monitor
+from dfs.metrics.rpc import Rpc
 from dfs.runtime import Env
 from fuse import mountpoints, waiter
 from fuse.backend import Backend
 from fuse.invalidation import Invalidation
+from fuse.metrics import FuseMeter
 from fuse.operations import Operations
 
 log = logging.getLogger(__name__)
@@ -38,11 +44,12 @@ LANE = "mount"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to mount, and for whom."""
+    """Where to mount, for whom, and whether every write is to be durable when it returns."""
 
     mountpoint: str  # absolute, without symlinks
     cluster: str
     allow_other: bool
+    sync: bool = False
 
     @property
     def options(self) -> set[str]:
@@ -63,7 +70,17 @@ async def run(
     description = f"{os.uname().nodename} pid {os.getpid()} {place.mountpoint}"
     make_way(place.mountpoint)
     async with open_client(env, config, description) as client:
-        await Mounting(env, client, config.mount, place).serve(stop, on_ready)
+        mounting = Mounting(env, client, config.mount, place)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_monitor(env, config, client, mounting).run)
+            await mounting.serve(stop, on_ready)
+            nursery.cancel_scope.cancel()
+
+
+def _monitor(env: Env, config: configuration.Client, client: Client, mounting: Mounting) -> Monitor:
+    collectors = (Rpc(client.services.pool.meter), ClientMetrics(client), mounting.meter)
+    why = partial(reasons, client)
+    return Monitor(env, config.metrics_listen, config.metrics, collectors, why)
 
 
 def make_way(mountpoint: str) -> None:
@@ -94,8 +111,12 @@ class Mounting:
             "pid": os.getpid(),
             "cluster": place.cluster,
             "mountpoint": place.mountpoint,
+            "sync": place.sync,
         }
-        self.operations = Operations(backend, about)
+        self.operations = Operations(backend, about, sync=place.sync, sync_all=self._sync_all)
+        self._backend = backend
+        self.meter = FuseMeter(env)
+        self.meter.watch(self.operations)
         self.invalidation = Invalidation(env, config.invalidation_queue)
         self._env = env
         self._config = config
@@ -116,7 +137,18 @@ class Mounting:
                     await self._end_session()
                 nursery.cancel_scope.cancel()
         await self.operations.close()
+        await self._make_durable()
         log.info("%s is unmounted", self._place.mountpoint)
+
+    async def _make_durable(self) -> None:
+        """What was unmounted is safe: nobody can ask for an fsync any more."""
+        with self._env.clock.move_on_after(self._config.sync_timeout_s) as scope:
+            try:
+                await self._backend.sync_all()
+            except Failure as failure:
+                log.error("not everything written is durable: %s", failure.message)
+        if scope.cancelled_caught:
+            log.error("not everything written could be made durable in time")
 
     def _mount(self) -> int | None:
         """Mount; the descriptor of /dev/fuse, which pyfuse3 keeps to itself, or None."""
@@ -158,7 +190,7 @@ class Mounting:
             if failure.errno != errno.EBUSY:
                 log.warning("cannot unmount: %s", failure.message)
         log.warning("%s is in use: its programs lose it now", self._place.mountpoint)
-        await self._sync()
+        await self._hand_over()
         if fast is not None:
             fast.end()
         pyfuse3.terminate()
@@ -170,13 +202,33 @@ class Mounting:
         mountpoint = self._place.mountpoint
         await self._env.run_blocking(lambda: mountpoints.unmount(mountpoint, lazy=False), LANE)
 
-    async def _sync(self) -> None:
+    async def _sync_all(self) -> None:
+        """What `dfs sync` asks for, after it has asked the kernel to write its dirty pages."""
+        await self._until_handed_over()
+        await self._backend.sync_all()
+
+    async def _until_handed_over(self) -> None:
+        """Wait, not for ever, until the kernel has no more to write.
+
+        syncfs(2) does not wait for what it has begun on a FUSE file system, so a short silence has
+        to do for a sign.
+        """
+        operations, clock = self.operations, self._env.clock
+        with clock.move_on_after(self._config.stop_timeout_s):
+            while True:
+                begun = operations.writes_begun
+                await clock.sleep(self._config.quiet_s)
+                if operations.writes_begun == begun == operations.writes_ended:
+                    return
+
+    async def _hand_over(self) -> None:
         """Have the kernel hand over what is dirty in mappings, while we still serve."""
         mountpoint = self._place.mountpoint
         try:
             await self._env.run_blocking(lambda: mountpoints.sync_file_system(mountpoint), LANE)
         except OSError as error:
             log.error("%s: not everything could be flushed: %s", mountpoint, error)
+        await self._until_handed_over()
 
     async def _end_session(self) -> None:
         """Leave the kernel, also when the mount ends by an error.

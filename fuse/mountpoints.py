@@ -17,7 +17,7 @@ from pathlib import Path
 from dfs.errors import Code, Failure, os_failure
 from dfs.mountinfo import Mounted
 from dfs.mountinfo import mounted_at as mounted_at
-from fuse.xattrs import MOUNT_NAME
+from fuse.xattrs import MOUNT_NAME, SYNC_NAME
 
 FILE_SYSTEM_TYPE = "fuse.dfs"
 MNT_FORCE = 1
@@ -80,6 +80,12 @@ def sync_file_system(mountpoint: str) -> None:
             raise OSError(ctypes.get_errno(), "syncfs", mountpoint)
     finally:
         os.close(descriptor)
+
+
+def sync_all(mountpoint: str) -> None:
+    """Have a mount make durable all that was written through it. Raises OSError."""
+    sync_file_system(mountpoint)
+    os.setxattr(mountpoint, SYNC_NAME, b"")
 
 
 def set_read_ahead(device: str, read_ahead_kb: int) -> None:

@@ -19,7 +19,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
@@ -47,11 +47,11 @@ from dfs.messages.operations import (
 from fuse import callers
 from fuse.backend import Backend, BackendFile
 from fuse.directories import Directory
-from fuse.entries import entry_of, statvfs_of
+from fuse.entries import changes_of, entry_of, statvfs_of
 from fuse.errors import handler, refusal
 from fuse.handles import Handles, passes_page_cache
 from fuse.tasks import describe_tasks
-from fuse.xattrs import CAPABILITY, Xattrs
+from fuse.xattrs import CAPABILITY, SYNC_NAME, Xattrs
 
 log = logging.getLogger(__name__)
 
@@ -75,16 +75,31 @@ CREATE_ATTEMPTS = 8  # a name may come and go between two requests, but not for 
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers of one mount. `about` is what the mount says of itself (`fuse.xattrs`)."""
+    """The handlers of one mount. `about` is what the mount says of itself (`fuse.xattrs`).
 
-    def __init__(self, backend: Backend, about: dict[str, str | int]) -> None:
+    With `sync` every write is durable when it is answered; all other changes are anyway. `sync_all`
+    makes durable all that was written.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        about: dict[str, str | int],
+        *,
+        sync: bool = False,
+        sync_all: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__()
+        self._sync = sync
         self._backend = backend
         self._xattrs = Xattrs(backend, about)
         self._handles = Handles(self._xattrs.forget_capability)
         self._directories: dict[int, Directory] = {}
         self._next_directory = 1
+        self._sync_all = sync_all or backend.sync_all
         self.started = trio.Event()
+        self.writes_begun = 0
+        self.writes_ended = 0
 
     def init(self) -> None:
         """The kernel and this process have agreed; requests follow."""
@@ -187,7 +202,7 @@ class Operations(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: Ctx,
     ) -> pyfuse3.EntryAttributes:
-        operation = _changes(inode, attr, fields, through_handle=fh is not None, ctx=ctx)
+        operation = changes_of(inode, attr, fields, through_handle=fh is not None, ctx=ctx)
         try:
             return entry_of(await self._set_attributes(operation, ctx))
         except Failure as failure:
@@ -218,6 +233,9 @@ class Operations(pyfuse3.Operations):
     async def setxattr(self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: Ctx) -> None:
         if name == STACKTRACE_NAME and inode == pyfuse3.ROOT_INODE and ctx.uid == 0:
             self.stacktrace()
+            return
+        if name == SYNC_NAME:
+            await self._sync_all()
             return
         flags = self._xattrs.flags_of(ctx)
         await self._change_xattr(SetXattr(inode, name, value, flags, callers.caller_of(ctx)), ctx)
@@ -271,7 +289,13 @@ class Operations(pyfuse3.Operations):
     @handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         handle = self._handles.get(fh)
-        await handle.file.write(off, buf)
+        self.writes_begun += 1
+        try:
+            await handle.file.write(off, buf)
+            if self._sync:
+                await handle.file.sync()
+        finally:
+            self.writes_ended += 1
         return len(buf)
 
     @handler
@@ -457,31 +481,3 @@ def _raise_stale(failure: Failure) -> NoReturn:
     if failure.code is Code.ERRNO and failure.errno == errno.ENOENT:
         raise refusal(errno.ESTALE) from None
     raise failure
-
-
-def _changes(
-    inode: int,
-    attr: pyfuse3.EntryAttributes,
-    fields: pyfuse3.SetattrFields,
-    *,
-    through_handle: bool,
-    ctx: Ctx,
-) -> SetAttributes:
-    """What the kernel wants changed."""
-    # Along with a size the kernel sends what the master does by itself: times as of now, and a mode
-    # without its set-id bits.
-    only_size = fields.update_size
-    mode = stat.S_IMODE(attr.st_mode) if fields.update_mode and not only_size else None
-    gid = attr.st_gid if fields.update_gid else None
-    full = callers.needs_groups(ctx, mode, gid)
-    return SetAttributes(
-        inode,
-        callers.full_caller_of(ctx) if full else callers.caller_of(ctx),
-        mode=mode,
-        uid=attr.st_uid if fields.update_uid else None,
-        gid=gid,
-        size_bytes=attr.st_size if fields.update_size else None,
-        atime_ns=attr.st_atime_ns if fields.update_atime and not only_size else None,
-        mtime_ns=attr.st_mtime_ns if fields.update_mtime and not only_size else None,
-        through_handle=through_handle,
-    )

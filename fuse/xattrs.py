@@ -8,6 +8,8 @@ which two mounts could both pass: since both calls carry the same request contex
 recovered from the first call and enforced by the master.
 
 `system.dfs.mount` is answered by the mount itself: what `dfs umount` needs to know of its process.
+Setting `system.dfs.sync`, to whatever and on whichever file, makes everything durable that was
+written through the mount; that is `dfs sync`, since sync(2) does not reach a FUSE file system.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ CAPABILITY = b"security.capability"
 # In `system.` because the kernel then asks for nothing else first: the answer comes even while no
 # master can be reached.
 MOUNT_NAME = b"system.dfs.mount"
+SYNC_NAME = b"system.dfs.sync"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,12 +44,13 @@ from dfs.messages.metadata import (
     XattrNames,
     XattrValue,
 )
-from dfs.messages.operations import AllocateChunks, Create, DropReplicas
+from dfs.messages.operations import AllocateChunks, Create, DropReplicas, SetAttributes
 from dfs.rpc import Handlers, Request
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.commands import ApplyOperations, BeginSession, EndSession
 from master.janitor import Janitor
+from master.meter import MasterMeter
 from master.raft import RaftNode
 from master.sessions import LiveSessions
 from master.settling import Settling
@@ -75,17 +76,19 @@ class Clients:
         janitor: Janitor,
         cluster: str,
         limits: MasterLimits,
+        meter: MasterMeter,
     ) -> None:
         self._env, self._raft, self._tables = env, raft, tables
         self._sessions, self._chunkservers, self._janitor = sessions, chunkservers, janitor
-        self._settling, self._cluster, self._limits = settling, cluster, limits
+        self._settling, self._cluster = settling, cluster
+        self._limits, self._meter = limits, meter
 
     def handlers(self) -> Handlers:
         return {
             OpenSession: self._open_session,
             KeepSession: self._reading(self._keep_session),
             CloseSession: self._close_session,
-            RegisterOpens: self._reading(self._register_opens),
+            RegisterOpens: self._register_opens,
             OpenInode: self._reading(self._open_inode),
             CloseInode: self._close_inode,
             Submit: self._submit,
@@ -129,6 +132,7 @@ class Clients:
         if isinstance(answer, Refused):
             raise Failure(Code.UNAVAILABLE, f"session not opened: {answer.message}")
         log.info("%s: session %#x opened for %s", self._env.name, session, message.client)
+        self._sessions.connected(session, request.connection.closed)
         return SessionOpened(session, self._limits.session_ttl_s, ROOT_INODE, self._cluster)
 
     def _keep_session(self, message: KeepSession) -> Done:
@@ -141,10 +145,14 @@ class Clients:
         await self._raft.propose(EndSession(message.session))
         self._sessions.end(message.session)
         self._janitor.wake()
-        log.info("%s: session %#x closed", self._env.name, message.session)
+        extra = {"session": f"{message.session:x}"}
+        log.info("%s: session %#x closed", self._env.name, message.session, extra=extra)
         return Done()
 
-    def _register_opens(self, message: RegisterOpens) -> Done:
+    def _register_opens(self, request: Request) -> Done:
+        message: RegisterOpens = request.message
+        self._must_lead()
+        self._sessions.connected(message.session, request.connection.closed)
         self._sessions.register(message.session, message.inodes, self._now())
         return Done()
 
@@ -201,7 +209,19 @@ class Clients:
             limit = self._limits.max_operations_per_submit
             raise Failure(Code.BAD_MESSAGE, f"more than {limit} operations in one request")
         self._sessions.touch(message.session, self._now())
-        return self._apply(message)
+        return self._apply(self._sparing_tails(message))
+
+    def _sparing_tails(self, message: Submit) -> Submit:
+        """What lies beyond a file's end may be the uncommitted data of a session that lives."""
+        operations = tuple(
+            Numbered(n.sequence, dataclasses.replace(n.operation, keep_tail=True))
+            if isinstance(n.operation, SetAttributes)
+            and n.operation.size_bytes is not None
+            and self._sessions.is_open_elsewhere(message.session, n.operation.inode)
+            else n
+            for n in message.operations
+        )
+        return dataclasses.replace(message, operations=operations)
 
     async def _apply(self, message: Submit) -> Submitted:
         """Commit the operations; those that cannot even be proposed are refused on their own.
@@ -229,6 +249,7 @@ class Clients:
         answers: dict[int, Answer] = {}
         changed: list[int] = []
         for numbered, answer in zip(operations, submitted.answers, strict=True):
+            self._meter.answered(numbered.operation, answer)
             changed += self._follow_up(message.session, numbered, answer)
             answers[numbered.sequence] = answer
         if changed:

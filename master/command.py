@@ -25,7 +25,8 @@ def master() -> None:
 @master.command()
 @click.option("--config", "config_path", required=True, help="This master's TOML file.")
 @click.option("--verbose", is_flag=True, help="Log debug lines too.")
-def run(config_path: str, verbose: bool) -> None:
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Else as the file says.")
+def run(config_path: str, verbose: bool, log_format: str | None) -> None:
     """Run one master in the foreground until SIGTERM."""
     from dfs.config import Master, load
     from dfs.errors import Failure
@@ -39,7 +40,8 @@ def run(config_path: str, verbose: bool) -> None:
         click.echo(f"dfs: {error.message}", err=True)
         sys.exit(EXIT_CONFIG)
     node = f"master-{config.id}"
-    log_to_stderr(node, verbose=verbose)
+    log_format = log_format or config.log_format
+    log_to_stderr(node, verbose=verbose, log_format=log_format, limits=config.log)
     env = RealEnv(node, sync_delay_s=config.debug_sync_delay_ms / 1000)
     sys.exit(run_process(lambda stop: server.run(env, config, stop)))
 

@@ -91,7 +91,8 @@ class Janitor:
 
     async def _expire_sessions(self) -> None:
         for session in self._sessions.expired(self._now()):
-            log.warning("session %#x ended: not heard of for its time to live", session)
+            text = "session %#x ended: not heard of for its time to live"
+            log.warning(text, session, extra={"session": f"{session:x}"})
             await self._raft.propose(EndSession(session))
             self._sessions.end(session)
 

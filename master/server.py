@@ -13,12 +13,16 @@ import trio
 
 from dfs.config import Master, load_key
 from dfs.errors import Code, Failure
+from dfs.metrics.monitor import Monitor
+from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Handlers, Identity, serve
 from dfs.runtime import Env
 from master.checking import Checking
 from master.chunkservers import Chunkservers
 from master.clients import Clients
 from master.janitor import Janitor
+from master.meter import MasterMeter
+from master.metrics import MasterMetrics, reasons
 from master.operators import Operators
 from master.raft import RaftNode
 from master.replica_notes import ReplicaNotes
@@ -62,6 +66,18 @@ class MasterServer:
             env, self._endpoint, config, self.raft, self._store, self.chunkservers
         )
         self.raft.on_leadership = self._leadership_changed
+        self._meter = MasterMeter()
+        self.metrics = MasterMetrics(
+            env, config, self.raft, self._store, self.chunkservers, self._meter
+        )
+        self._monitor = Monitor(
+            env,
+            config.metrics_listen,
+            config.metrics,
+            (Rpc(self._endpoint.meter), self.metrics),
+            partial(reasons, self.raft),
+            (self.metrics.watch_disk,),
+        )
 
     def handlers(self) -> Handlers:
         config, env, raft = self._config, self._env, self.raft
@@ -75,6 +91,7 @@ class MasterServer:
             self._janitor,
             config.cluster,
             config.limits,
+            self._meter,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
         self.checking.reports = self._reports.handlers()
@@ -105,6 +122,7 @@ class MasterServer:
     ) -> None:
         """Serve until `stop` is set; then stop in order: leadership goes to another first."""
         async with trio.open_nursery() as nursery:
+            await nursery.start(self._monitor.run)
             listening = partial(serve, self._endpoint, self._config.listen, self.handlers())
             address: str = await nursery.start(listening)
             await nursery.start(self.raft.run)

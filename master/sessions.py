@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import trio
+
 from dfs.errors import Code, Failure
 
 
@@ -22,6 +24,12 @@ class LiveSession:
     registered: bool = False
     registrations: int = 0
     opens: dict[int, int] = field(default_factory=dict)  # inode -> registrations when last named
+    gone: trio.Event | None = None  # the end of its connection; None: it has not come yet
+
+    def may_be_using(self, inode: int) -> bool:
+        if not self.registered:
+            return True
+        return inode in self.opens and (self.gone is None or not self.gone.is_set())
 
 
 class LiveSessions:
@@ -63,6 +71,22 @@ class LiveSessions:
         """The session has the inode open; a session that just ended is no matter."""
         if session in self._live:
             self._live[session].opens[inode] = self._live[session].registrations
+
+    def connected(self, session: int, closed: trio.Event) -> None:
+        """The session has come on a connection that ends with that event."""
+        if session in self._live:
+            self._live[session].gone = closed
+
+    def is_open_elsewhere(self, session: int, inode: int) -> bool:
+        """Whether another session that lives has the inode open, as far as can be known.
+
+        One whose connection has ended counts as dead here long before it expires, because a client
+        that was killed is what this is asked for. One that a new leader has not heard of yet counts
+        as living.
+        """
+        return any(
+            other != session and live.may_be_using(inode) for other, live in self._live.items()
+        )
 
     def release(self, session: int, inode: int) -> None:
         """The session's last handle of the inode is closed."""

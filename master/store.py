@@ -22,6 +22,7 @@ from itertools import islice
 from sortedcontainers import SortedDict
 
 from dfs.config import Raft
+from dfs.metrics.instruments import Timings
 from dfs.runtime import Env, KeyValue, WriteBatch
 from master.tables import STATE_TABLES
 
@@ -49,6 +50,7 @@ class Store:
         self._active_bytes = 0
         self._recent_flush_s = 2 * limits.inline_flush_below_s  # guilty until proven fast
         self.flushes = 0
+        self.flush_timings = Timings()
 
     @classmethod
     def open(cls, env: Env, path: str, limits: Raft) -> Store:
@@ -142,6 +144,7 @@ class Store:
             took_s = work()
         else:
             took_s = await env.run_blocking(work, "raft")
+        self.flush_timings.observe(took_s)
         self._recent_flush_s += _SMOOTHING * (took_s - self._recent_flush_s)
         self._sealed = {}
         self.flushes += 1

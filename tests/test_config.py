@@ -73,6 +73,9 @@ def test_nested_tables_are_checked_like_the_top(tmp_path: Path) -> None:
         (CLIENT + "[limits]\nparallel_files = 0\n", "parallel_files: 0 is too small"),
         (CLIENT + "[limits]\nparallel_files = true\n", "parallel_files: int is due, not bool"),
         (CLIENT + "limits = 3\n", "limits: a table is due"),
+        (CLIENT + 'metrics_listen = ":x"\n', "metrics_listen: ':x' is not host:port"),
+        (CLIENT + 'log_format = "xml"\n', "log_format: 'xml' is none of text, json"),
+        (CLIENT + "[log]\nsimilar_lines = 0\n", "similar_lines: 0 is too small"),
         ("= nonsense", "not valid TOML"),
     ],
 )

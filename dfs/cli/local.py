@@ -129,9 +129,10 @@ def _greet(root: Root, state: State) -> None:
 
 
 def _table(rows: list[Row]) -> list[str]:
-    made = [["process", "pid", "address", "state"]]
+    made = [["process", "pid", "address", "state", "metrics"]]
     for row in rows:
         name = "mounted" if row.role == MOUNT else "leader" if row.leader else "running"
         pid, state = str(row.pid or "-"), name if row.alive else "NOT RUNNING"
-        made.append([f"{row.role}-{row.id}", pid, row.address, state])
+        metrics = f"http://{row.metrics}/metrics" if row.metrics else ""
+        made.append([f"{row.role}-{row.id}", pid, row.address, state, metrics])
     return output.table(made, right=frozenset({1}))

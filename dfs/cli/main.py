@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Mounting": {
         "mount": "Mount the cluster at a directory.",
         "umount": "Unmount it.",
+        "sync": "Make everything written through a mount durable.",
     },
     "For operators": {
         "status": "Is the data safe, why not, and what is being done about it.",
@@ -60,7 +61,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "completion": "Print the completion script of a shell.",
     },
 }
-FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "mount", "umount"})
+FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "mount", "umount", "sync"})
 
 _OVERVIEW = """dfs is a replicated, strictly consistent file system that mounts as a directory.
 

@@ -29,7 +29,7 @@ class ChunkLocations:
         self.committed_bytes = committed_bytes  # no chunk wholly beyond holds anybody's data
         self._known: dict[int, ChunkLocation | None] = {}  # None: a hole
         self._written: dict[int, int] = {}  # index -> handle of fresh chunks, to be told as well
-        self._cuts_done: dict[int, int] = {}  # index -> generation, to be told to the master
+        self._cuts_done: dict[int, tuple[int, int]] = {}  # index -> generation, losses; to be told
         self._asking = trio.Lock()
 
     def current(self, index: int) -> ChunkLocation | None:
@@ -95,7 +95,7 @@ class ChunkLocations:
 
     def cut_done(self, old: ChunkLocation) -> ChunkLocation:
         """The pending cut has been carried out on every replica."""
-        self._cuts_done[old.index] = old.generation
+        self._cuts_done[old.index] = old.generation, old.losses
         location = dataclasses.replace(old, cut_bytes=None)
         if self.is_current(old):
             self._known[old.index] = location
@@ -103,12 +103,14 @@ class ChunkLocations:
 
     def cuts_to_report(self) -> tuple[int, ...]:
         """Index and generation, in turn, of the cuts carried out and not yet reported."""
-        return tuple(number for pair in sorted(self._cuts_done.items()) for number in pair)
+        done = sorted(self._cuts_done.items())
+        return tuple(number for index, (generation, _) in done for number in (index, generation))
 
     def cuts_reported(self, cuts: tuple[int, ...]) -> None:
         """The master knows of these."""
         for index, generation in zip(cuts[::2], cuts[1::2], strict=True):
-            if self._cuts_done.get(index) == generation:
+            done = self._cuts_done.get(index)
+            if done is not None and done[0] == generation:
                 del self._cuts_done[index]
 
     def written_to_report(self) -> tuple[int, ...]:
@@ -144,13 +146,19 @@ class ChunkLocations:
         return location
 
     def _take(self, answer: ChunkMap, first: int, count: int) -> None:
-        """Learn the range from an answer; a cut that we carried out is no longer pending."""
+        """Learn the range from an answer; a cut that we carried out is no longer pending.
+
+        Unless the replicas have lost something since: then it may be lost too, and is done again.
+        """
         self._known.update(dict.fromkeys(range(first, first + count)))
         for chunk in answer.chunks:
             if not first <= chunk.index < first + count:
                 continue
-            if self._cuts_done.get(chunk.index) == chunk.generation:
+            done = self._cuts_done.get(chunk.index)
+            if done == (chunk.generation, chunk.losses):
                 chunk = dataclasses.replace(chunk, cut_bytes=None)
+            elif done is not None:
+                del self._cuts_done[chunk.index]
             self._known[chunk.index] = chunk
 
 

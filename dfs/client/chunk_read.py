@@ -117,6 +117,8 @@ class ChunkReader:
         connection.notify(message)
 
     def _note(self, location: ChunkLocation, replica: Replica, failure: Failure) -> None:
+        self._services.meter.failed_reads += 1
+        self._services.meter.checksum_mismatches += failure.code is Code.CORRUPT
         if failure.code not in (Code.STALE_VERSION, Code.OVERLOADED):
             self._services.servers.failed(replica.server)
         log.warning(
@@ -126,6 +128,12 @@ class ChunkReader:
             location.index,
             replica.address,
             failure.message,
+            extra={
+                "inode": self._locations.inode,
+                "chunk": f"{location.handle:x}",
+                "server": replica.server,
+                "code": failure.code.name,
+            },
         )
 
     def _unreadable(
@@ -135,5 +143,6 @@ class ChunkReader:
             f"inode {self._locations.inode}: chunk {location.index} ({location.handle:x}) is"
             f" unreadable at [{offset}, {offset + length_bytes}): {last.message}"
         )
-        log.error("%s: %s", self._services.env.name, text)
+        extra = {"inode": self._locations.inode, "chunk": f"{location.handle:x}"}
+        log.error("%s: %s", self._services.env.name, text, extra=extra)
         return Failure(last.code, text, errno=errno.EIO)

@@ -10,6 +10,8 @@ When whole servers are in doubt:
   every server of the chain is asked for a sign of life before one is blamed.
 - A lost connection is dialled once more; not for a sync, though: the server may have come back
   without what it had only in its page cache, and then has nothing to sync.
+- A sync that failed at a disk is not made good by one that succeeds there later: the first may have
+  lost what the second then finds nothing of. Unless the server leaves the set, it is an error.
 - A full disk leaves the set only while two replicas remain; otherwise the writer gets ENOSPC.
 """
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -58,6 +60,7 @@ class _Series:
     timeouts: int = 0
     mismatches: int = 0
     stale_since: float | None = None
+    unsynced: dict[int, Failure] = field(default_factory=dict)  # server -> why it could not sync
 
 
 class ChunkWriter:
@@ -75,10 +78,10 @@ class ChunkWriter:
         """Make no further attempts: what is being written fails with `reason`."""
         self._stopped = reason
 
-    async def write(self, packet: Packet) -> None:
+    async def write(self, packet: Packet) -> ChunkLocation:
         """Return when the packet is on every replica (durable there, with `packet.sync`).
 
-        Raises Failure when that cannot be had: ENOSPC, or EIO.
+        Answers the chunk as it was then. Raises Failure when that cannot be had: ENOSPC, or EIO.
         """
         checksums, at = b"", packet.chunk_offset
         for buffer in packet.buffers:
@@ -101,17 +104,21 @@ class ChunkWriter:
             await self._call(location, message, packet.buffers)
             self._locations.written(location)
 
-        await self._along_chain(packet.index, send, syncing=packet.sync, allocate=True)
+        location = await self._along_chain(packet.index, send, syncing=packet.sync, allocate=True)
+        assert location is not None, "a packet's chunk is allocated"
+        return location
 
-    async def sync(self, index: int) -> None:
-        """Make everything acknowledged of a chunk durable on every replica. Raises Failure."""
+    async def sync(self, index: int) -> ChunkLocation | None:
+        """Make everything acknowledged of a chunk durable on every replica. Raises Failure.
 
-        async def send(location: ChunkLocation) -> None:
+        Answers the chunk as it was then; None when there is none (any more).
+        """
+        return await self._along_chain(index, self._send_sync, syncing=True, allocate=False)
+
+    async def _send_sync(self, location: ChunkLocation) -> None:
+        if not self._locations.is_fresh(location):  # what nobody wrote has no replicas
             chain = _chain(location)
-            message = SyncChunk(location.handle, location.version, chain[1:])
-            await self._call(location, message)
-
-        await self._along_chain(index, send, syncing=True, allocate=False)
+            await self._call(location, SyncChunk(location.handle, location.version, chain[1:]))
 
     async def finish_truncate(self, size_bytes: int) -> None:
         """Cut the replicas of the chunk that a truncate went through, now, as far as possible.
@@ -150,7 +157,8 @@ class ChunkWriter:
         *,
         syncing: bool,
         allocate: bool,
-    ) -> None:
+    ) -> ChunkLocation | None:
+        """The location along which it went at last; None for a hole, to which nothing was sent."""
         series = _Series(self._services.give_up_at(), self._services.backoff())
         while True:
             location = (
@@ -159,12 +167,17 @@ class ChunkWriter:
                 else await self._locations.for_read(index)
             )
             if location is None:
-                return  # a hole: nothing to sync or to cut
+                return None
             try:
-                if await self._attempt(location, send):
-                    return
+                done = await self._attempt(location, send)
             except Failure as failure:
+                if failure.code is Code.DISK and syncing:
+                    series.unsynced |= dict.fromkeys(_to_blame(location, failure), failure)
                 await self._recover(location, failure, series, syncing=syncing)
+                continue
+            if done:
+                _check_syncs(location, series)
+                return location
 
     async def _attempt(
         self, location: ChunkLocation, send: Callable[[ChunkLocation], Awaitable[None]]
@@ -232,6 +245,9 @@ class ChunkWriter:
                 self._locations.is_fresh(location),
             )
             await self._call(location, message)
+            # Durable before the master hears of it: it forgets the cut then, and whoever truncated
+            # or grew the file was told that this would survive.
+            await self._call(location, SyncChunk(location.handle, location.version, chain[1:]))
             return self._locations.cut_done(location)
 
     # -- recovery
@@ -247,6 +263,7 @@ class ChunkWriter:
         async with self._recovering:
             if not self._locations.is_current(location):
                 return  # somebody has mended it meanwhile
+            self._services.meter.failed_writes += 1
             log.warning(
                 "%s: inode %d chunk %d (%x version %d): %s",
                 self._services.env.name,
@@ -255,6 +272,11 @@ class ChunkWriter:
                 location.handle,
                 location.version,
                 failure.message,
+                extra={
+                    "inode": self._locations.inode,
+                    "chunk": f"{location.handle:x}",
+                    "code": failure.code.name,
+                },
             )
             mended = await self._mend(location, failure, series, syncing=syncing)
             if not self._locations.is_current(location):
@@ -332,6 +354,7 @@ class ChunkWriter:
         full = failure.code is Code.DISK and failure.errno == errno.ENOSPC
         if full and len(location.replicas) - len(failed) < KEPT_WHEN_FULL:
             raise failure
+        self._services.meter.dropped_replicas += len(failed)
         return await self._locations.drop(location, failed)
 
     def _gave_up(self, location: ChunkLocation, last: Failure) -> Failure:
@@ -351,6 +374,14 @@ def _chain(location: ChunkLocation) -> tuple[str, ...]:
         text = f"chunk {location.handle:x}: a replica's server has no known address"
         raise Failure(Code.CHAIN_BROKEN, text)
     return chain
+
+
+def _check_syncs(location: ChunkLocation, series: _Series) -> None:
+    """Raise what a disk said to an earlier attempt at this sync, unless its server has left."""
+    for replica in location.replicas:
+        earlier = series.unsynced.get(replica.server)
+        if earlier is not None:
+            raise earlier
 
 
 def _to_blame(location: ChunkLocation, failure: Failure) -> tuple[int, ...]:

@@ -1,8 +1,9 @@
 """The client of one cluster: what a mount or a command does with files, as typed calls.
 
-Owns the table of open inodes and what is remembered of closed ones: the data version last known,
-so that caches survive a reopening, and the chunks written but not synced, since fsync covers what
-an earlier handle has written. Every call retries over failovers for `limits.retry_for_s`.
+Owns the table of open inodes and what is remembered of closed ones (`History`): the data version
+last known, so that caches survive a reopening, the chunks written but not synced, since fsync
+covers what an earlier handle has written, and errors that nobody has heard of. Every call retries
+over failovers for `limits.retry_for_s`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import trio
@@ -20,15 +21,18 @@ from dfs import config as configuration
 from dfs.client.budget import ByteBudget
 from dfs.client.chunk_map import ChunkLocations
 from dfs.client.chunk_write import ChunkWriter
-from dfs.client.file_state import FileState
+from dfs.client.file_state import FileState, History
 from dfs.client.grid import Grid
 from dfs.client.leader import Leader
+from dfs.client.meter import ClientMeter
 from dfs.client.open_file import OpenFile
 from dfs.client.patience import Patience
 from dfs.client.read_cache import ReadCache
 from dfs.client.servers import Servers
 from dfs.client.services import Aging, Services, Ticks
 from dfs.client.session import Session
+from dfs.client.write_back import WriteBack
+from dfs.errors import Failure
 from dfs.messages.chunks import InspectReplica, ReplicaInfo
 from dfs.messages.common import Attributes, Credentials
 from dfs.messages.metadata import (
@@ -58,21 +62,13 @@ log = logging.getLogger(__name__)
 A = TypeVar("A")
 
 
-@dataclass(slots=True)
-class _Remembered:
-    """What is kept of an inode after its last handle is closed."""
-
-    version: int | None = None
-    unsynced: dict[int, int] = field(default_factory=dict)
-
-
 class Client:
     """An open session with a cluster. Made by `open_client`."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._files: dict[int, FileState] = {}
-        self._remembered: OrderedDict[int, _Remembered] = OrderedDict()
+        self._remembered: OrderedDict[int, History] = OrderedDict()
 
     @property
     def root_inode(self) -> int:
@@ -82,6 +78,16 @@ class Client:
     def session(self) -> int:
         """The session's id; changes when an expired session had to be replaced."""
         return self._services.session.id
+
+    @property
+    def services(self) -> Services:
+        """What its files share; for whoever shows how it is doing."""
+        return self._services
+
+    @property
+    def open_count(self) -> int:
+        """How many inodes are open."""
+        return len(self._files)
 
     # -- names and attributes
 
@@ -168,7 +174,8 @@ class Client:
         asked_at = self._services.ticks.next()
         answer = await self._services.session.perform(operation, keep_open=True)
         assert isinstance(answer, Attributes)
-        return self._opened(answer, operation.caller, asked_at, write=True)
+        created = operation.exclusive
+        return self._opened(answer, operation.caller, asked_at, write=True, created=created)
 
     def is_open(self, inode: int) -> bool:
         """Whether any handle of the inode is open here."""
@@ -223,24 +230,31 @@ class Client:
         return DirectoryEntry(entry.name, entry.cookie, merged)
 
     def _opened(
-        self, attributes: Attributes, caller: Credentials, asked_at: int, *, write: bool
+        self,
+        attributes: Attributes,
+        caller: Credentials,
+        asked_at: int,
+        *,
+        write: bool,
+        created: bool = False,
     ) -> OpenFile:
         file = self._files.get(attributes.inode)
         if file is None:
-            file, unchanged = self._begin(attributes)
+            file, unchanged = self._begin(attributes, created=created)
         else:
             unchanged = file.take(attributes, asked_at)
         file.handles += 1
         shown = file.merged(attributes, asked_at)
         return OpenFile(file, shown, caller, unchanged=unchanged, write=write)
 
-    def _begin(self, attributes: Attributes) -> tuple[FileState, bool]:
+    def _begin(self, attributes: Attributes, *, created: bool) -> tuple[FileState, bool]:
         inode = attributes.inode
-        known = self._remembered.pop(inode, None) or _Remembered()
+        known = self._remembered.pop(inode, None) or History()
         unchanged = known.version == attributes.data_version
         if not unchanged:
+            known.others_synced = False
             self._services.cache.drop(inode)
-        file = FileState(self._services, attributes, known.unsynced, self._released)
+        file = FileState(self._services, attributes, known, self._released, created=created)
         self._files[inode] = file
         return file, unchanged
 
@@ -249,9 +263,11 @@ class Client:
         if self._files.get(file.inode) is not file:
             return
         del self._files[file.inode]
-        self._remembered[file.inode] = _Remembered(file.version, file.unsynced)
+        self._remembered[file.inode] = file.history()
         while len(self._remembered) > self._services.limits.remembered_files:
-            self._remembered.popitem(last=False)
+            inode, history = self._remembered.popitem(last=False)
+            if history.unsynced:
+                self._services.nursery.start_soon(self._sync_closed, inode, history)
 
     def send_all(self) -> None:
         """Let all written data go out: somebody waits for room."""
@@ -269,6 +285,47 @@ class Client:
         async with trio.open_nursery() as nursery:
             for file in list(self._files.values()):
                 nursery.start_soon(file.flush)
+
+    async def sync_all(self) -> None:
+        """Make durable whatever was written here, to files closed since as well: sync(2).
+
+        Raises the Failure of one of the files where that cannot be had; their own handles hear of
+        it too.
+        """
+        failures: list[Failure] = []
+        due = [(f.history(), f.sync_own) for f in self._files.values()]
+        due += [
+            (h, partial(self._sync_closed, inode, h))
+            for inode, h in self._remembered.items()
+            if h.unsynced
+        ]
+        following = iter(due)
+
+        async def sync_some() -> None:
+            for history, sync in following:
+                errors = history.errors.count
+                await sync()
+                if history.errors.count > errors:
+                    failures.append(history.errors.newest())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(len(due), self._services.limits.max_in_flight)):
+                nursery.start_soon(sync_some)
+        if failures:
+            raise failures[0]
+
+    async def _sync_closed(self, inode: int, history: History) -> None:
+        locations = ChunkLocations(self._services, inode, 0)
+        await WriteBack(self._services, inode, locations, history.unsynced, history.errors).sync()
+
+    def log_untold(self) -> None:
+        """At the end: the errors that no program was told of, so that a person is."""
+        known = {inode: file.history() for inode, file in self._files.items()}
+        for inode, history in (*known.items(), *self._remembered.items()):
+            errors = history.errors
+            if errors.raised < errors.count:
+                text = errors.newest().message
+                log.error("%s: inode %d: data was lost: %s", self._services.env.name, inode, text)
 
 
 @asynccontextmanager
@@ -308,14 +365,15 @@ def _assemble(
     env: Env, config: configuration.Client, pool: Pool, nursery: trio.Nursery, description: str
 ) -> Client:
     limits = config.limits
-    leader = Leader(env, pool, config.masters, limits, config.rpc)
+    meter = ClientMeter()
+    leader = Leader(env, pool, config.masters, limits, config.rpc, meter)
     services = Services(
         env=env,
         limits=limits,
         rpc=config.rpc,
         pool=pool,
         leader=leader,
-        session=Session(env, leader, limits, config.rpc, description),
+        session=Session(env, leader, limits, config.rpc, description, meter),
         servers=Servers(env, limits.avoid_server_s),
         patience=Patience(env),
         dirty_budget=ByteBudget(limits.dirty_bytes, lambda: client.send_all()),
@@ -323,6 +381,7 @@ def _assemble(
         grid=Grid(limits.packet_bytes),
         aging=Aging(env, limits.write_behind_s),
         ticks=Ticks(),
+        meter=meter,
         nursery=nursery,
     )
     client = Client(services)
@@ -335,6 +394,7 @@ async def _end(env: Env, client: Client, services: Services) -> None:
         await client.flush_all()
     if scope.cancelled_caught:
         log.error("%s: not everything written could be flushed in time", env.name)
+    client.log_untold()
     await services.session.end()
 
 

@@ -76,6 +76,15 @@ class FileReader:
 
     async def _piece(self, slot: int, start: int, stop: int) -> Buffer:
         """A range within one slot."""
+        at_hand = await self._at_hand(slot, start, stop)
+        if at_hand is not None:
+            self._services.meter.cache_hits += 1
+            return at_hand
+        self._services.meter.cache_misses += 1
+        return await self._fetched(start, stop)
+
+    async def _at_hand(self, slot: int, start: int, stop: int) -> Buffer | None:
+        """The range if it is cached, unsent, or on its way here already."""
         cached = self._services.cache.get(self._inode, slot, start, stop)
         if cached is not None:
             return cached  # no write has come since, and those before it are in it
@@ -87,7 +96,7 @@ class FileReader:
             await fetch.done.wait()
             if fetch.failure is None:
                 return fetch.data[start - fetch.start : stop - fetch.start]
-        return await self._fetched(start, stop)
+        return None
 
     async def _fetched(self, start: int, stop: int) -> Buffer:
         """A range of one chunk from a replica, under the writes unsent when this begins."""

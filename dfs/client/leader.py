@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import trio
 
+from dfs.client.meter import ClientMeter
 from dfs.config import ClientLimits, Rpc
 from dfs.errors import Code, Failure
 from dfs.rpc import Connection, Pool
@@ -50,8 +51,9 @@ class Leader:
         masters: tuple[str, ...],
         limits: ClientLimits,
         rpc: Rpc,
+        meter: ClientMeter,
     ) -> None:
-        self._env, self._pool, self._limits = env, pool, limits
+        self._env, self._pool, self._limits, self._meter = env, pool, limits, meter
         self._masters = tuple(env.random.shuffled(list(masters)))
         self._rpc = rpc
         self._address = self._masters[0]
@@ -111,10 +113,12 @@ class Leader:
             try:
                 answer = await send(await self._introduced(address))
                 self._answered.set()
+                self._meter.unanswered_since = None
                 return answer
             except Failure as failure:
                 if not failure.retryable:
                     raise
+                self._note_failure()
                 attempts.doubtful += failure.code in AMBIGUOUS
                 if self._env.clock.monotonic() >= give_up_at:
                     raise _gave_up(patience_s, failure) from failure
@@ -122,6 +126,11 @@ class Leader:
                 redirected = self._follow(address, failure) and not redirected
             if not redirected:
                 await self._wait(backoff)
+
+    def _note_failure(self) -> None:
+        self._meter.master_retries += 1
+        if self._meter.unanswered_since is None:
+            self._meter.unanswered_since = self._env.clock.monotonic()
 
     async def _wait(self, backoff: Backoff) -> None:
         """Until the next attempt makes sense: some time, or until another call has an answer.

@@ -1,7 +1,7 @@
 """One open handle of a file. What it shares with the inode's other handles is `FileState`.
 
-Owns what is the handle's own: which write errors it has reported, and where its reader is.
-Every write error is reported once by each handle that was open for writing when it happened.
+Owns what is the handle's own: how far it has reported write errors (the rules are those of
+`dfs.client.write_errors`), and where its reader is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 
 from dfs.client.file_state import FileState
 from dfs.client.read_ahead import ReadAhead
+from dfs.client.write_errors import ErrorCursor
 from dfs.errors import os_failure
 from dfs.messages.common import Attributes, Credentials
 from dfs.runtime.network import Buffer
@@ -36,7 +37,7 @@ class OpenFile:
         self._state = state
         self._caller = caller
         self._write = write
-        self._errors_seen = state.errors
+        self._errors = ErrorCursor(state.errors)
         self._read_ahead = ReadAhead(state.limits)
         self._closed = False
 
@@ -62,20 +63,25 @@ class OpenFile:
         self._must_be_usable()
         if not self._write:
             raise os_failure(errno.EBADF, f"inode {self.inode} is open for reading only")
-        self._raise_pending()
+        self._errors.before_write()
         await self._state.write(offset, data, self._caller)
 
     async def flush(self) -> None:
         """Return when all data is on all replicas and the size committed at the master."""
         self._must_be_usable()
         await self._state.flush()
-        self._raise_pending()
+        if self._write:
+            self._errors.after_flush()
 
     async def sync(self) -> None:
-        """As `flush`, and durable on every replica and at a majority of the masters."""
+        """As `flush`, and durable on every replica and at a majority of the masters.
+
+        Covers all of the file that this client knows of, whoever wrote it, and reports errors
+        also through a handle opened for reading only.
+        """
         self._must_be_usable()
         await self._state.sync()
-        self._raise_pending()
+        self._errors.after_sync()
 
     async def close(self) -> None:
         """Flush, then let go of the handle, also when the flush fails or is cancelled."""
@@ -85,7 +91,8 @@ class OpenFile:
         try:
             if self._write and self._state.lost is None:
                 await self._state.flush()
-            self._raise_pending()
+            if self._write:
+                self._errors.at_close()
         finally:
             self._state.release()
 
@@ -93,9 +100,3 @@ class OpenFile:
         if self._closed:
             raise os_failure(errno.EBADF, f"inode {self.inode}: the handle is closed")
         self._state.must_not_be_lost()
-
-    def _raise_pending(self) -> None:
-        """Report what failed since this handle last looked."""
-        if self._write and self._errors_seen != self._state.errors:
-            self._errors_seen = self._state.errors
-            raise self._state.last_error()

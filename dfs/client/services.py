@@ -11,6 +11,7 @@ import trio
 from dfs.client.budget import ByteBudget
 from dfs.client.grid import Grid
 from dfs.client.leader import Leader
+from dfs.client.meter import ClientMeter
 from dfs.client.patience import Patience
 from dfs.client.read_cache import ReadCache
 from dfs.client.servers import Servers
@@ -91,6 +92,7 @@ class Services:
     grid: Grid
     aging: Aging
     ticks: Ticks
+    meter: ClientMeter
     nursery: trio.Nursery
 
     def backoff(self) -> Backoff:

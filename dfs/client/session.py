@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import trio
 
 from dfs.client.leader import Attempts, Leader
+from dfs.client.meter import ClientMeter
 from dfs.config import ClientLimits, Rpc
 from dfs.errors import Code, Failure
 from dfs.layout import ROOT_INODE
@@ -84,10 +85,16 @@ class Session:
     """One client's session: `open` it, and run `keep` as long as it is used."""
 
     def __init__(
-        self, env: Env, leader: Leader, limits: ClientLimits, rpc: Rpc, description: str
+        self,
+        env: Env,
+        leader: Leader,
+        limits: ClientLimits,
+        rpc: Rpc,
+        description: str,
+        meter: ClientMeter,
     ) -> None:
         self._env, self._leader, self._limits, self._rpc = env, leader, limits, rpc
-        self._description = description
+        self._description, self._meter = description, meter
         self._nursery: trio.Nursery | None = None
         self.id = 0  # 0: none yet, or lost
         self.root_inode = ROOT_INODE
@@ -162,6 +169,7 @@ class Session:
         The leader notes a created file as open; `keep_open` leaves that handle to the caller.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        began = self._env.clock.monotonic()
         pending = _Pending(operation, len(encode(operation)), self._give_up_at())
         self._waiting.append(pending)
         self._send_waiting()
@@ -170,6 +178,8 @@ class Session:
         except trio.Cancelled:
             self._abandon(pending)
             raise
+        took_s = self._env.clock.monotonic() - began
+        self._meter.operations[type(operation).__name__].observe(took_s)
         if pending.failure is not None:
             raise pending.failure
         answer = pending.answer
@@ -311,13 +321,20 @@ class Session:
         assert isinstance(opened, SessionOpened)
         self.id, self._ttl_s, self.root_inode = opened.session, opened.ttl_s, opened.root_inode
         self._numbers = _Numbers()
-        log.info("%s: session %#x with %s", self._env.name, self.id, connection.peer.address)
+        extra = {"session": f"{self.id:x}"}
+        master = connection.peer.address
+        log.info("%s: session %#x with %s", self._env.name, self.id, master, extra=extra)
 
     def lose(self, session: int) -> None:
         """The masters do not know that session any more."""
         if session != self.id or not session:
             return
-        log.error("%s: session %#x has expired: files open are lost", self._env.name, session)
+        text, extra = (
+            "%s: session %#x has expired: files open are lost",
+            {"session": f"{session:x}"},
+        )
+        log.error(text, self._env.name, session, extra=extra)
+        self._meter.lost_sessions += 1
         self.id = 0
         self._opens.clear()
         self._leader.forget_introduction()

@@ -4,13 +4,17 @@ Written data waits in the `DirtyBuffer`, goes out in packets within a window, an
 the file by `CommitWrite` once it is on its replicas: at a flush, or when it has been lying about
 for `limits.write_behind_s`. The mount's budget of dirty bytes makes writers wait.
 
-An error that a packet or a commit meets is counted; every open handle reports each once. Data that
-could not be written is gone then, as it is with a local file system.
+A commit never runs ahead of the writes: it makes the file as long as those that are on their
+replicas with all earlier ones, so what a client that dies leaves behind is a prefix of them (C4).
+
+An error that a packet, a commit or a sync meets is counted (`WriteErrors`). Data that could not be
+written is gone then, as it is with a local file system.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import errno
+import logging
 
 import trio
 
@@ -18,24 +22,21 @@ from dfs.client.chunk_map import ChunkLocations
 from dfs.client.chunk_write import ChunkWriter
 from dfs.client.dirty import PIECE_OVERHEAD_BYTES, DirtyBuffer, Packet, Piece
 from dfs.client.services import Services
-from dfs.errors import Failure
+from dfs.client.uncommitted import Uncommitted
+from dfs.client.unsynced import Unsynced
+from dfs.client.write_errors import WriteErrors
+from dfs.errors import Code, Failure
 from dfs.messages.common import ROOT, Credentials
 from dfs.messages.operations import CommitWrite
 from dfs.runtime.network import Buffer
 
-
-@dataclass(slots=True)
-class _Uncommitted:
-    """What is on replicas, and not yet part of the file."""
-
-    end_bytes: int = 0
-    pending: bool = False
+log = logging.getLogger(__name__)
 
 
 class WriteBack:
     """The dirty data of one file and its way out.
 
-    `unsynced` is the file's record of chunks written and not synced, kept beyond its closing.
+    `unsynced` and `errors` are the file's, kept beyond its closing.
     """
 
     def __init__(
@@ -43,26 +44,25 @@ class WriteBack:
         services: Services,
         inode: int,
         locations: ChunkLocations,
-        unsynced: dict[int, int],
+        unsynced: Unsynced,
+        errors: WriteErrors,
     ) -> None:
         self._services = services
         self.inode = inode
         self._locations = locations
-        self._unsynced = unsynced  # chunk -> number of its last acknowledged packet
+        self._unsynced = unsynced
+        self._errors = errors
         self._writer = ChunkWriter(services, locations)
         self._dirty = DirtyBuffer(services.grid)
-        self._uncommitted = _Uncommitted()
+        self._uncommitted = Uncommitted(self._dirty.oldest)
         self._committing = trio.Lock()
         self._progress = trio.Event()  # replaced whenever a packet is finished
         self._open_gate = trio.Event()
         self._open_gate.set()
         self._pausing = trio.Lock()
-        self._acknowledged = 0
         self._clean_at = 0  # tick at which the last commit was answered
         self._allocating: dict[int, None] = {}
         self._caller: Credentials = ROOT
-        self._errors: list[Failure] = []
-        self.error_count = 0
         self.own_commits = 0  # commits acknowledged, each of which raised data_version by one
         self.local_end = 0
         self.mtime_ns = 0
@@ -72,17 +72,12 @@ class WriteBack:
     @property
     def is_clean(self) -> bool:
         """Whether the master and the replicas know everything."""
-        busy = self._uncommitted.pending or self._committing.locked()
+        busy = bool(self._uncommitted) or self._committing.locked()
         return not self._dirty and not busy
 
     def visible_end(self, asked_at: int) -> int:
         """The end of writes that a question to the master asked then may not have seen."""
         return self.local_end if not self.is_clean or self._clean_at > asked_at else 0
-
-    def last_error(self) -> Failure:
-        """What went wrong last; a new exception each time."""
-        failure = self._errors[-1]
-        return Failure(failure.code, failure.message, errno=failure.errno, detail=failure.detail)
 
     def changed_after(self, asked_at: int) -> bool:
         """Whether a commit was answered since then."""
@@ -124,14 +119,24 @@ class WriteBack:
         await self._drain()
         await self._commit()
 
-    async def sync(self) -> None:
-        """As `flush`, and durable: in one round trip where a chunk has one packet to go."""
+    async def sync(self, chunks: int = 0) -> None:
+        """As `flush`, and durable: in one round trip where a chunk has one packet to go.
+
+        The first so many `chunks` of the file are synced whether we have written them or not.
+        """
         self._mark_sync()
         await self._drain()
+        due = dict.fromkeys([*range(chunks), *self._unsynced.chunks()])
+        following = iter(due)
+
+        async def sync_some() -> None:
+            for index in following:
+                await self._sync_chunk(index)
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._commit)
-            for index in sorted(self._unsynced):
-                nursery.start_soon(self._sync_chunk, index)
+            for _ in range(min(len(due), self._services.limits.max_in_flight)):
+                nursery.start_soon(sync_some)
 
     async def pause(self) -> None:
         """Hold back writers and flush; until `resume`, nothing is dirty or in flight."""
@@ -157,13 +162,13 @@ class WriteBack:
         if self._dirty:
             self._failed(failure)
         self._services.dirty_budget.give_back(self._dirty.discard_unsent())
-        self._uncommitted = _Uncommitted()
+        self._uncommitted.clear()
         self._writer.stop(failure)
 
     def truncated(self, size_bytes: int) -> None:
         """The file has been cut, while paused: nothing of ours lies beyond."""
         self.local_end = min(self.local_end, size_bytes)
-        self._uncommitted.end_bytes = min(self._uncommitted.end_bytes, size_bytes)
+        self._uncommitted.cut(size_bytes)
         self._locations.committed_bytes = size_bytes
         self._locations.forget()
 
@@ -180,36 +185,49 @@ class WriteBack:
             if not packets:
                 return
             for packet in packets:
+                self._count_in_flight(packet, 1)
                 self._services.nursery.start_soon(self._send, packet)
 
     async def _send(self, packet: Packet) -> None:
         try:
-            await self._writer.write(packet)
+            location = await self._writer.write(packet)
         except Failure as failure:
             self._dirty.finished(packet)
             self._failed(failure)
         else:
             self._dirty.finished(packet)
-            self._acknowledge(packet)
+            self._acknowledge(packet, location.losses)
+        self._count_in_flight(packet, -1)
         self._services.dirty_budget.give_back(packet.charge_bytes)
         self._pump()
         self._progress.set()
         self._progress = trio.Event()
 
-    def _acknowledge(self, packet: Packet) -> None:
-        self._acknowledged += 1
-        last = self._unsynced.get(packet.index)
-        if not packet.sync:
-            self._unsynced[packet.index] = self._acknowledged
-        elif last is not None and last <= packet.sync_covers:
-            del self._unsynced[packet.index]
-        self._uncommitted.end_bytes = max(self._uncommitted.end_bytes, packet.stop)
-        self._uncommitted.pending = True
+    def _count_in_flight(self, packet: Packet, change: int) -> None:
+        self._services.meter.in_flight_packets += change
+        self._services.meter.in_flight_bytes += change * packet.length_bytes
+
+    def _acknowledge(self, packet: Packet, losses: int) -> None:
+        if packet.sync:
+            self._synced(packet.index, packet.sync_covers, losses)
+        else:
+            self._unsynced.written(packet.index, losses)
+        self._uncommitted.add(packet.oldest, packet.stop)
+
+    def _synced(self, index: int, covers: int, losses: int | None) -> None:
+        if not self._unsynced.synced(index, covers, losses):
+            text = (
+                f"inode {self.inode}: all servers of chunk {index} lost power before what was"
+                " written to it was synced: some of it may be lost"
+            )
+            log.error("%s: %s", self._services.env.name, text)
+            self._services.meter.write_errors += 1
+            self._errors.add(Failure(Code.DISK, text, errno=errno.EIO))
 
     def _failed(self, failure: Failure) -> None:
-        self.error_count += 1
-        self._errors = [failure]
-        self.local_end = max(self._dirty.end(), self._uncommitted.end_bytes)
+        self._services.meter.write_errors += 1
+        self._errors.add(failure)
+        self.local_end = max(self._dirty.end(), self._uncommitted.end())
 
     async def _drain(self) -> None:
         """Wait until everything written before is on its replicas, or has failed."""
@@ -221,55 +239,49 @@ class WriteBack:
     def _mark_sync(self) -> None:
         """Chunks with one packet to go, and none on its way, are synced along with it."""
         self._dirty.sync_chunks = {
-            index: self._acknowledged
+            index: self._unsynced.acknowledged
             for index in self._dirty.unsent_chunks()
             if self._dirty.unsent_packets(index) == 1 and not self._dirty.chunk_in_flight(index)
         }
 
     async def _sync_chunk(self, index: int) -> None:
-        covers = self._unsynced[index]
+        covers = self._unsynced.acknowledged
         try:
-            await self._writer.sync(index)
+            location = await self._writer.sync(index)
         except Failure as failure:
-            self._failed(failure)
-            return
-        if self._unsynced.get(index) == covers:
-            del self._unsynced[index]
+            if failure.code is Code.ERRNO and failure.errno == errno.ENOENT:
+                self._synced(index, covers, None)  # the file is no more
+            else:
+                self._errors.add(failure)  # and the chunk stays unsynced
+        else:
+            self._synced(index, covers, None if location is None else location.losses)
 
     # -- committing
 
     async def _commit(self) -> None:
         """Make what is on its replicas part of the file."""
         async with self._committing:
-            if not self._uncommitted.pending:
+            end = self._uncommitted.take()
+            if end is None:
                 return
-            taken, self._uncommitted = self._uncommitted, _Uncommitted()
             cuts = self._locations.cuts_to_report()
             written = self._locations.written_to_report()
-            operation = CommitWrite(
-                self.inode, taken.end_bytes, self._caller, self.mtime_ns, cuts, written
-            )
+            operation = CommitWrite(self.inode, end, self._caller, self.mtime_ns, cuts, written)
             try:
                 await self._services.session.perform(operation)
             except Failure as failure:
                 if failure.retryable:
-                    self._uncommit(taken)
+                    self._uncommitted.put_back(end)
                 self._failed(failure)
             except BaseException:
-                self._uncommit(taken)
+                self._uncommitted.put_back(end)
                 raise
             else:
                 self.own_commits += 1
                 self._clean_at = self._services.ticks.next()
                 self._locations.cuts_reported(cuts)
                 self._locations.written_reported(written)
-                ends = (self._locations.committed_bytes, taken.end_bytes)
-                self._locations.committed_bytes = max(ends)
-
-    def _uncommit(self, taken: _Uncommitted) -> None:
-        """It is not known to be committed: the next flush tries again."""
-        now = self._uncommitted
-        self._uncommitted = _Uncommitted(max(taken.end_bytes, now.end_bytes), True)
+                self._locations.committed_bytes = max(self._locations.committed_bytes, end)
 
     # -- small duties
 

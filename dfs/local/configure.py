@@ -11,7 +11,8 @@ import os
 from collections.abc import Mapping
 
 from dfs import config
-from dfs.local.layout import CHUNKSERVER, MASTER, Member, Root
+from dfs.errors import Failure
+from dfs.local.layout import CHUNKSERVER, MASTER, MOUNT, Member, Root
 from dfs.local.state import State, write_file
 from dfs.runtime import Env
 
@@ -52,6 +53,7 @@ def _master(root: Root, state: State, member: Member) -> dict[str, TomlValue]:
         "listen": state.address(member),
         "data_dir": root.data(member),
         "key_file": root.key,
+        "metrics_listen": state.metrics_address(member),
         "masters": masters,
     }
     made["limits"] = _replicas(state.chunkservers)
@@ -67,14 +69,28 @@ def _replicas(chunkservers: int) -> dict[str, int]:
 
 def _chunkserver(root: Root, state: State, member: Member) -> dict[str, TomlValue]:
     assert member.role == CHUNKSERVER
-    return {
+    made: dict[str, TomlValue] = {
         **_client(root, state),
         "id": member.id,
         "listen": state.address(member),
         "data_dirs": [root.data(member)],
         # Each its own zone: on one machine nothing else sets them apart.
         "zone": f"local-{member.id}",
+        "metrics_listen": state.metrics_address(member),
     }
+    return {key: value for key, value in made.items() if value}
+
+
+def metrics_listen(root: Root, state: State, member: Member) -> str:
+    """Where a process shows its metrics, as its own file says; "" for nowhere, or no good file."""
+    if member.role == MOUNT:
+        return state.metrics_address(member)
+    try:
+        if member.role == MASTER:
+            return config.load(config.Master, root.config(member)).metrics_listen
+        return config.load(config.Chunkserver, root.config(member)).metrics_listen
+    except Failure:
+        return ""  # the process itself says what is wrong with it
 
 
 def to_toml(values: dict[str, TomlValue]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dfs import config
 from dfs.cli.masters import ask_all, leader_among
-from dfs.local import processes, state
+from dfs.local import configure, processes, state
 from dfs.local.layout import MASTER, MOUNT, Member, Root
 from dfs.local.state import State
 from dfs.mountinfo import mount_table
@@ -18,7 +18,10 @@ _ASK_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class Row:
-    """One process. `pid` is None when it does not run; a mount's `address` is its directory."""
+    """One process. `pid` is None when it does not run; a mount's `address` is its directory.
+
+    `metrics` is where its metrics are to be had, "" for nowhere.
+    """
 
     role: str
     id: int
@@ -27,6 +30,7 @@ class Row:
     data_dir: str
     alive: bool
     leader: bool
+    metrics: str
 
 
 async def report(env: Env, root: Root) -> list[Row]:
@@ -56,13 +60,22 @@ def _server(root: Root, known: State, member: Member, leader: str) -> Row:
         data_dir=root.data(member),
         alive=process is not None,
         leader=address == leader,
+        metrics=configure.metrics_listen(root, known, member),
     )
 
 
 def _mount(root: Root, known: State, member: Member) -> Row:
     process = processes.running(root, member)
-    pid = process.pid if process else None
-    return Row(member.role, member.id, pid, known.mounts[member.id], "", process is not None, False)
+    return Row(
+        role=member.role,
+        id=member.id,
+        pid=process.pid if process else None,
+        address=known.mounts[member.id],
+        data_dir="",
+        alive=process is not None,
+        leader=False,
+        metrics=configure.metrics_listen(root, known, member),
+    )
 
 
 def mounted(rows: list[Row]) -> list[str]:

@@ -3,7 +3,9 @@
 A JSON object, replaced atomically:
 
     {"magic": "dfs-local", "version": 1, "name": text, "base_port": int, "masters": int,
-     "chunkservers": int, "mounts": {"1": directory, ...}}
+     "chunkservers": int, "mounts": {"1": directory, ...}, "metrics_port": int}
+
+`metrics_port` is missing in files of older programs: 0, for processes that show no metrics.
 
 Mounts keep their number for life, so that logs and pid files do too. ROOT is not durable storage
 of the cluster: losing this file loses no data, only the memory of how it was started.
@@ -24,18 +26,26 @@ from dfs.local.layout import CHUNKSERVER, MASTER, MOUNT, Member, Root
 MAGIC, VERSION = "dfs-local", 1
 MASTERS_MAX = 9  # one port each before the chunkservers' ports begin
 CHUNKSERVERS_MAX = 40
+MOUNTS_MAX = 50  # that show metrics
 HOST = "127.0.0.1"
+_SERVERS_MAX = MASTERS_MAX + 1 + CHUNKSERVERS_MAX
+PORTS = 2 * _SERVERS_MAX + MOUNTS_MAX  # that a cluster takes, from its base port on
 
 
 @dataclass
 class State:
-    """How the cluster was asked to be. Ports: masters from `base_port`, servers from +10."""
+    """How the cluster was asked to be.
+
+    Ports: masters from `base_port`, chunkservers from +10; from `metrics_port` on, in the same
+    places, the servers' metrics, and from +50 the mounts'.
+    """
 
     name: str
     base_port: int
     masters: int
     chunkservers: int
     mounts: dict[int, str] = field(default_factory=dict)
+    metrics_port: int = 0  # 0: no metrics
 
     def members(self) -> list[Member]:
         """All servers, in the order in which they are started."""
@@ -47,11 +57,23 @@ class State:
 
     def address(self, member: Member) -> str:
         """Where a master or chunkserver listens."""
-        offset = 0 if member.role == MASTER else MASTERS_MAX + 1
-        return f"{HOST}:{self.base_port + offset + member.id - 1}"
+        return f"{HOST}:{self.base_port + _offset(member)}"
+
+    def metrics_address(self, member: Member) -> str:
+        """Where a process shows its metrics; "" for nowhere."""
+        if not self.metrics_port or (member.role == MOUNT and member.id > MOUNTS_MAX):
+            return ""
+        return f"{HOST}:{self.metrics_port + _offset(member)}"
 
     def ports(self) -> list[int]:
-        return [int(self.address(member).rpartition(":")[2]) for member in self.members()]
+        """All that the servers and their metrics need."""
+        addresses = [self.address(member) for member in self.members()]
+        addresses += [self.metrics_address(member) for member in self.members()]
+        return [int(address.rpartition(":")[2]) for address in addresses if address]
+
+    def take_ports(self, base_port: int) -> None:
+        """Use the ports from there on."""
+        self.base_port, self.metrics_port = base_port, base_port + _SERVERS_MAX
 
     def mount_at(self, directory: str) -> Member:
         """The mount at the directory, remembered from now on."""
@@ -61,6 +83,12 @@ class State:
         number = max(self.mounts, default=0) + 1
         self.mounts[number] = directory
         return Member(MOUNT, number)
+
+
+def _offset(member: Member) -> int:
+    """The place of a process's port among those of its kind."""
+    before = {MASTER: 0, CHUNKSERVER: MASTERS_MAX + 1, MOUNT: _SERVERS_MAX}
+    return before[member.role] + member.id - 1
 
 
 def load(root: Root) -> State | None:
@@ -101,6 +129,7 @@ def _parse(value: dict[str, object]) -> State:
         masters=int(str(value["masters"])),
         chunkservers=int(str(value["chunkservers"])),
         mounts={int(number): str(directory) for number, directory in mounts.items()},
+        metrics_port=int(str(value.get("metrics_port", 0))),
     )
 
 
@@ -114,6 +143,7 @@ def save(root: Root, state: State) -> None:
         "masters": state.masters,
         "chunkservers": state.chunkservers,
         "mounts": {str(number): directory for number, directory in state.mounts.items()},
+        "metrics_port": state.metrics_port,
     }
     write_file(root.state, json.dumps(value, indent=2) + "\n")
 

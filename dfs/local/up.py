@@ -18,7 +18,7 @@ from dfs.rpc.retry import Backoff
 from dfs.runtime import Env
 
 # Below the range from which the kernel takes ports for outgoing connections.
-_PORTS_FROM, _PORTS_TO, _PORTS_STEP = 20_000, 32_000, 50
+_PORTS_FROM, _PORTS_TO, _PORTS_STEP = 20_000, 32_000, state.PORTS
 _PORT_TRIES = 40
 _ANSWER_S = 5.0  # a mount that takes longer for statfs is taken for hung
 _END_S = 10.0
@@ -48,7 +48,7 @@ async def up(env: Env, root: Root, wish: Wish, tell: Tell) -> State:
         state.save(root, wanted)
         await _start_servers(env, root, wanted, wish.timeout_s, tell)
         for mount in wanted.mount_members():
-            await _mount(env, root, mount, wanted.mounts[mount.id], wish.timeout_s, tell)
+            await _mount(env, root, wanted, mount, wish.timeout_s, tell)
     return wanted
 
 
@@ -59,7 +59,9 @@ async def settle(env: Env, root: Root, wish: Wish) -> State:
         count, servers = wish.masters or 3, wish.chunkservers or 3
         made = State("local", wish.base_port or 0, count, servers)
         if wish.base_port is None:
-            made.base_port = await _free_base_port(env, made)
+            await _choose_ports(env, made)
+        else:
+            made.take_ports(wish.base_port)
         return made
     if wish.masters not in (None, known.masters):
         raise _unlike(root, f"{known.masters} masters")
@@ -77,13 +79,13 @@ def _unlike(root: Root, what: str) -> Failure:
     return Failure(Code.CONFIG, text)
 
 
-async def _free_base_port(env: Env, wanted: State) -> int:
-    """A port from which on all that the cluster needs are free."""
+async def _choose_ports(env: Env, wanted: State) -> None:
+    """Take ports from which on all that the cluster needs are free."""
     choices = list(range(_PORTS_FROM, _PORTS_TO, _PORTS_STEP))
     for base in env.random.shuffled(choices)[:_PORT_TRIES]:
-        wanted.base_port = base
+        wanted.take_ports(base)
         if await _all_free(env, wanted.ports()):
-            return base
+            return
     raise Failure(Code.CONFIG, f"no free ports between {_PORTS_FROM} and {_PORTS_TO}: --base-port")
 
 
@@ -126,9 +128,10 @@ async def _start_servers(env: Env, root: Root, wanted: State, timeout_s: float, 
 
 
 async def _mount(
-    env: Env, root: Root, member: Member, directory: str, timeout_s: float, tell: Tell
+    env: Env, root: Root, wanted: State, member: Member, timeout_s: float, tell: Tell
 ) -> None:
-    """Mount at the directory unless that mount is there and answers."""
+    """Mount at its directory unless that mount is there and answers."""
+    directory = wanted.mounts[member.id]
     process = processes.running(root, member)
     is_mounted = mounts.mounted_at(directory) is not None
     answering = is_mounted and await mounts.answers(env, directory, _ANSWER_S)
@@ -143,14 +146,17 @@ async def _mount(
     if mounts.mounted_at(directory) is not None:
         await mounts.unmount(env, directory, _END_S, lazy=True)
     mounts.prepare_directory(directory)
-    await _start_mount(env, root, member, directory, timeout_s, tell)
+    await _start_mount(env, root, wanted, member, timeout_s, tell)
 
 
 async def _start_mount(
-    env: Env, root: Root, member: Member, directory: str, timeout_s: float, tell: Tell
+    env: Env, root: Root, wanted: State, member: Member, timeout_s: float, tell: Tell
 ) -> None:
+    directory, metrics = wanted.mounts[member.id], wanted.metrics_address(member)
     tell(f"mounting at {directory}")
     arguments = ["mount", directory, "--config", root.client_config, "--foreground"]
+    if metrics:
+        arguments += ["--metrics-listen", metrics]
     children = {member: processes.start(root, member, arguments)}
     settings = config.load(config.Client, root.client_config)
 

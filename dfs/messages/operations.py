@@ -129,6 +129,12 @@ class SetAttributes:
     for ftruncate: the handle was opened for writing, so the file's mode is not asked again.
     Clears setuid and setgid as POSIX says. A size below a chunk's written length leaves a cut
     pending on that chunk (see `metadata.ChunkLocation`).
+
+    A file that grows shows zeros, so what chunks hold beyond its old end (of a client that died
+    before it had committed what it wrote) is cut off the same way. Not with `keep_tail`: a client
+    sets it that has made sure that nothing is there but its own; the leader does while another
+    session has the file open, whose data it may be. `grow_only` leaves a file alone that has that
+    size or more.
     """
 
     inode: int
@@ -142,6 +148,8 @@ class SetAttributes:
     atime_now: bool = False
     mtime_now: bool = False
     through_handle: bool = False
+    grow_only: bool = False
+    keep_tail: bool = False
 
 
 @message(29)

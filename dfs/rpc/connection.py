@@ -64,6 +64,7 @@ class Connection:
         self._service = Service(self, endpoint, handlers)
         self._frame_limits = FrameLimits(limits.max_header_bytes, limits.max_payload_bytes)
         self._clock = endpoint.env.clock
+        self._meter = endpoint.meter
         self._scope = trio.CancelScope()
         self._is_closed = False
         inbox.before_receive = self._uncork
@@ -86,7 +87,8 @@ class Connection:
         """
         header = codec.encode(message)
         payload_bytes = self._payload_bytes(header, payload)
-        call = Call(type(message).__name__, self._clock.monotonic() + timeout_s, into)
+        begun = self._clock.monotonic()
+        call = Call(type(message).__name__, begun + timeout_s, into)
         if self._calls.crowded or self._outbox.full:
             await self._wait_for_room(call, timeout_s)
         request_id = self._calls.begin(call)
@@ -98,9 +100,16 @@ class Connection:
             await self._park(call, request_id)
         if call.outgoing is not None:  # an answer before the whole request was sent
             self._outbox.release(call.outgoing)
+        kind = self._meter.calls[type(message)]
+        kind.observe(self._clock.monotonic() - begun)
+        if payload_bytes:
+            kind.sent_bytes += payload_bytes
         if isinstance(call.result, Received):
+            if call.result.payload:
+                kind.received_bytes += len(call.result.payload)
             return call.result
         assert call.result is not None
+        self._meter.failed_calls[call.result.code] += 1
         raise call.result
 
     def notify(self, message: object, payload: Sequence[Buffer] = ()) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dfs.config import Rpc
 from dfs.rpc.buffers import BufferPool
+from dfs.rpc.meter import Meter
 from dfs.runtime.env import Env
 
 
@@ -34,6 +35,8 @@ class Endpoint:
     identity: Identity
     limits: Rpc
     buffers: BufferPool = field(init=False, repr=False, compare=False)
+    meter: Meter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "buffers", BufferPool(self.limits.buffer_pool_bytes))
+        object.__setattr__(self, "meter", Meter())

@@ -10,6 +10,7 @@ from dfs.errors import Code, Failure
 from dfs.rpc.calls import copy_of
 from dfs.rpc.connection import Connection
 from dfs.rpc.exchange import Handlers, Received
+from dfs.rpc.meter import Meter
 from dfs.rpc.peer import Endpoint
 from dfs.rpc.server import NO_HANDLERS, connect
 from dfs.runtime.network import Buffer
@@ -37,6 +38,11 @@ class Pool:
         self._handlers = handlers
         self._connections: dict[str, Connection] = {}
         self._dials: dict[str, _Dial] = {}
+
+    @property
+    def meter(self) -> Meter:
+        """What all connections of this node's endpoint count."""
+        return self._endpoint.meter
 
     async def get(self, address: str) -> Connection:
         """The open connection to an address. Raises like `connect`, and OVERLOADED."""

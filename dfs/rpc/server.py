@@ -170,6 +170,7 @@ class _Server:
                 return None
         finally:
             self._unproven.pop(stream, None)
+        self._endpoint.meter.strangers += 1
         log.warning("%s: refused %s: %s", self._name, stream.peer, why)
         return None
 

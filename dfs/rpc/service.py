@@ -21,6 +21,7 @@ import trio
 
 from dfs.errors import Code, Failure
 from dfs.rpc.exchange import Handlers, Reply, Request
+from dfs.rpc.meter import Kind
 from dfs.rpc.peer import Endpoint
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Service:
         self._handlers = handlers
         self._endpoint = endpoint
         self._name = endpoint.env.name
+        self._monotonic = endpoint.env.clock.monotonic
+        self._requests, self._refusals = endpoint.meter.requests, endpoint.meter.refusals
         self._max_in_flight = endpoint.limits.max_in_flight
         self._max_held_bytes = endpoint.limits.max_request_bytes
         self._running: dict[int, trio.CancelScope] = {}
@@ -63,19 +66,23 @@ class Service:
             text = f"{self._name} has {self._max_in_flight} requests of this connection in work"
             self._refuse(request_id, Failure(Code.OVERLOADED, text), buffer)
             return
+        kind, began = self._requests[type(message)], self._monotonic()
+        if payload:
+            kind.received_bytes += len(payload)
         try:
             handler = self._handlers.get(type(message))
             if handler is None:
                 raise _not_taken(self._name, message)
             result = handler(Request(message, payload, self._connection))
             if hasattr(result, "__await__"):
-                self._start(request_id, message, result, buffer)
-            else:
-                self._answer(request_id, result, buffer)
+                self._start(request_id, message, result, buffer, kind, began)
+                return
+            self._answer(request_id, result, buffer, kind)
         except Failure as failure:
             self._refuse(request_id, failure, buffer)
         except Exception:  # noqa: BLE001  a handler's bug must not end the connection
             self._refuse(request_id, self._bug(message), buffer)
+        kind.observe(self._monotonic() - began)
 
     def cancel(self, request_id: int) -> None:
         """The caller no longer waits."""
@@ -101,7 +108,13 @@ class Service:
             self._room.unpark_all()
 
     def _start(
-        self, request_id: int, message: object, work: Awaitable[Any], buffer: bytearray | None
+        self,
+        request_id: int,
+        message: object,
+        work: Awaitable[Any],
+        buffer: bytearray | None,
+        kind: Kind,
+        began: float,
     ) -> None:
         if len(self._running) >= self._max_in_flight:  # a notice, or it would have been refused
             if isinstance(work, Coroutine):
@@ -113,7 +126,7 @@ class Service:
             key = -self._notices
         scope = self._running[key] = trio.CancelScope()
         assert self.nursery is not None
-        self.nursery.start_soon(self._run, key, scope, message, work, buffer)
+        self.nursery.start_soon(self._run, key, scope, message, work, buffer, kind, began)
 
     async def _run(
         self,
@@ -122,6 +135,8 @@ class Service:
         message: object,
         work: Awaitable[Any],
         buffer: bytearray | None,
+        kind: Kind,
+        began: float,
     ) -> None:
         """A handler's task."""
         request_id = max(key, NOTICE_ID)
@@ -130,7 +145,7 @@ class Service:
             with scope:
                 result = await work
                 answered = True
-                self._answer(request_id, result, buffer)
+                self._answer(request_id, result, buffer, kind)
         except Failure as failure:
             answered = True
             self._refuse(request_id, failure, buffer)
@@ -138,15 +153,20 @@ class Service:
             answered = True
             self._refuse(request_id, self._bug(message), buffer)
         finally:
+            kind.observe(self._monotonic() - began)
             del self._running[key]
             if not answered:
                 self.release(buffer)
 
-    def _answer(self, request_id: int, result: object, buffer: bytearray | None) -> None:
+    def _answer(
+        self, request_id: int, result: object, buffer: bytearray | None, kind: Kind
+    ) -> None:
         if request_id == NOTICE_ID:
             self.release(buffer)  # whatever the handler answers, nobody waits for it
             return
         reply = result if type(result) is Reply else Reply(result)
+        if reply.payload:
+            kind.sent_bytes += sum(map(len, reply.payload))
         on_sent = reply.on_sent
         if buffer is not None:  # the reply's payload may be the request's
             on_sent = partial(self._sent, on_sent, buffer)
@@ -162,6 +182,7 @@ class Service:
 
     def _refuse(self, request_id: int, failure: Failure, buffer: bytearray | None) -> None:
         self.release(buffer)
+        self._refusals[failure.code] += 1
         if request_id != NOTICE_ID:
             self._connection.send_failure(request_id, failure)
         else:

@@ -12,7 +12,7 @@ memory channels, nurseries and cancel scopes without a deadline are the same in 
 
 from dfs.runtime.clock import Clock
 from dfs.runtime.disk import Disk, DiskSpace, File, KeyValue, WriteBatch
-from dfs.runtime.env import Env, Random
+from dfs.runtime.env import Env, Random, Usage
 from dfs.runtime.network import Buffer, Listener, Network, Stream
 
 __all__ = [
@@ -27,5 +27,6 @@ __all__ = [
     "Network",
     "Random",
     "Stream",
+    "Usage",
     "WriteBatch",
 ]

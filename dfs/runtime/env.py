@@ -7,6 +7,7 @@ every node gets an `Env` of its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import NoReturn, Protocol, TypeVar
 
 from dfs.runtime.clock import Clock
@@ -34,6 +35,17 @@ class Random(Protocol):
     def token(self, length_bytes: int) -> bytes:
         """Unpredictable bytes, fit for nonces and keys."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process uses of its machine. All zeros when simulated nodes share one process."""
+
+    resident_bytes: int = 0
+    open_files: int = 0
+    max_open_files: int = 0
+    cpu_s: float = 0.0
+    started_s: float = 0.0  # since 1970
 
 
 class Env(Protocol):
@@ -71,6 +83,10 @@ class Env(Protocol):
         A thread with an event loop of its own when real, a plain task when simulated. It shares
         only plain values with this loop. Returns when it does; cancelling cancels it.
         """
+        ...
+
+    def usage(self) -> Usage:
+        """What this node's process uses just now; blocks for less than a millisecond."""
         ...
 
     def fatal(self, reason: str) -> NoReturn:

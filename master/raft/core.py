@@ -33,6 +33,7 @@ from master.raft.formats import Entry, Member, Message
 from master.raft.journal import StoreJournal
 from master.raft.library import NumberedNode, SnapshotStub
 from master.raft.membership import Membership, applied_index
+from master.raft.meter import RaftMeter
 from master.raft.transport import PeerTransport
 from master.store import META, Store
 
@@ -71,14 +72,24 @@ class Core(SyncObj):  # type: ignore[misc]  # pysyncobj has no annotations
 
     transport_class: type[PeerTransport] = PeerTransport  # tests switch single remedies off
 
-    def __init__(self, env: Env, id: int, limits: Raft, store: Store, host: Host) -> None:
+    def __init__(
+        self,
+        env: Env,
+        id: int,
+        limits: Raft,
+        store: Store,
+        host: Host,
+        meter: RaftMeter | None = None,
+    ) -> None:
         self.env, self.id, self.limits, self.host = env, id, limits, host
         self._store = store
+        self.meter = meter or RaftMeter()
         self.journal = StoreJournal(store)
         self.stickiness, self.lease = Stickiness(env, limits), Lease(env, limits)
         self.prevote = PreVote(env, limits)
         self.installing = False  # a snapshot is on its way: acknowledge no entries
         self.removed = False  # the others said so
+        self.leader_commit = 0  # the highest commit index that a leader has told
         self._trimming = False
         self._serving_term = -1  # the term of which an own entry is applied, as leader
         applied = applied_index(store)
@@ -92,6 +103,7 @@ class Core(SyncObj):  # type: ignore[misc]  # pysyncobj has no annotations
         self.transport = self._made_transport(others)
         self._restart_at(applied)
         self.journal.on_membership = self._membership_changed
+        self.meter.core = self
 
     def _check_disk(self, applied: int) -> None:
         problem = self.journal.problem(applied)
@@ -275,11 +287,14 @@ class Core(SyncObj):  # type: ignore[misc]  # pysyncobj has no annotations
         return self.prevote.forced() or self.prevote.won(self.raftCurrentTerm + 1, others)
 
     def _state_changed(self, old: int, new: int) -> None:
+        term = self.raftCurrentTerm
+        self.meter.elections += new == _CANDIDATE
         if new == _LEADER:
+            self.meter.leaderships += 1
             self.lease.begin()
-            log.info("%s: elected leader in term %d", self.env.name, self.raftCurrentTerm)
+            log.info("%s: elected leader in term %d", self.env.name, term, extra={"term": term})
         elif old == _LEADER:
-            log.info("%s: no leader any more, term %d", self.env.name, self.raftCurrentTerm)
+            log.info("%s: no leader any more, term %d", self.env.name, term, extra={"term": term})
             self.host.leadership_changed(False)
 
     # -- applying, in place of pysyncobj's

@@ -32,7 +32,11 @@ class Stickiness:
         self._heard_at = self._clock.boottime()
 
     def holds(self) -> bool:
-        return self._clock.boottime() - self._heard_at < self._limits.election_timeout_min_s
+        return self.silence_s() < self._limits.election_timeout_min_s
+
+    def silence_s(self) -> float:
+        """For how long no leader has been heard."""
+        return self._clock.boottime() - self._heard_at
 
 
 class Lease:

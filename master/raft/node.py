@@ -38,6 +38,7 @@ from master.raft.core import Core, check_limits
 from master.raft.formats import Message
 from master.raft.founding import Founding
 from master.raft.links import Links
+from master.raft.meter import RaftMeter
 from master.raft.proposals import Proposals, Waiter
 from master.raft.snapshots import SnapshotFetch, SnapshotSource, own_values
 from master.store import META, Store
@@ -70,7 +71,7 @@ class RaftNode:
         self._env, self._endpoint, self._config = env, endpoint, config
         self._store, self._machine = store, machine
         self.on_leadership: Callable[[bool], None] = _ignore
-        self.proposals = Proposals(config.raft)
+        self.proposals, self.meter = Proposals(config.raft), RaftMeter()
         self._source = SnapshotSource(env, config, store)
         self._fetch = SnapshotFetch(env, config)
         self.links = Links(env, endpoint, config.raft, self.handlers(), self._hello, self._lost)
@@ -412,7 +413,7 @@ class RaftNode:
         self._start_core()
 
     def _start_core(self) -> None:
-        self._core = self.core_class(self._env, self.id, self.limits, self._store, self)
+        self._core = self.core_class(self._env, self.id, self.limits, self._store, self, self.meter)
         for peer in self.links.up():
             self._core.transport.link_up(peer)
         self.links.want(self._wanted(self._core))

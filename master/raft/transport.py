@@ -216,6 +216,7 @@ class PeerTransport(Transport):  # type: ignore[misc]  # pysyncobj has no annota
         core.stickiness.heard_leader()
         core.prevote.cancel()
         self._stamps[node.id] = message["stamp"]
+        core.leader_commit = max(core.leader_commit, message["commit_index"])
         return True
 
     def _new_part(self, message: Message) -> Message:

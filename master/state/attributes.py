@@ -28,7 +28,7 @@ def set_attributes(transaction: Transaction, operation: SetAttributes) -> Attrib
     _check_owner(inode, operation)
     _check_times(inode, operation)
     if operation.size_bytes is not None:
-        _set_size(transaction, inode, operation.size_bytes, operation.caller)
+        _set_size(transaction, inode, operation.size_bytes, operation)
     _set_owner(inode, operation)
     _set_mode(inode, operation)
     _set_times(inode, operation, transaction.now_ns)
@@ -137,14 +137,18 @@ def _check_times(inode: Inode, operation: SetAttributes) -> None:
 # -- changes
 
 
-def _set_size(transaction: Transaction, inode: Inode, size: int, caller: Credentials) -> None:
+def _set_size(transaction: Transaction, inode: Inode, size: int, operation: SetAttributes) -> None:
+    if operation.grow_only and size <= inode.size_bytes:
+        return
     if size < inode.size_bytes:
         chunks.truncate(transaction, inode, size)
+    elif size > inode.size_bytes and not operation.keep_tail:
+        chunks.clear_beyond_end(transaction, inode)
     if size != inode.size_bytes:
         inode.data_version += 1
     inode.size_bytes = size
     inode.mtime_ns = transaction.now_ns
-    _lose_privileges(inode, caller)
+    _lose_privileges(inode, operation.caller)
 
 
 def _lose_privileges(inode: Inode, caller: Credentials) -> None:

@@ -8,7 +8,9 @@ later carry the new epoch and live. An orphan of kind TRIM, under an inode numbe
 `ReapOrphans` drop the dead records in bounded steps.
 
 **Cuts.** A truncate into the middle of a chunk raises the chunk's generation and leaves a cut
-pending; the next writer carries it out on the replicas and says so in its CommitWrite.
+pending; the next writer carries it out on the replicas and says so in its CommitWrite. A file that
+grows by `SetAttributes` is cut at its old end first: beyond it may lie what a client wrote and
+never committed, which must not reappear where zeros are due.
 
 Every record of `chunks` has one of `handles` and counts in `replica_sets`, in the inode's `chunks`
 and in the counters. A dropped replica is noted in `deletions` until its server has deleted it.
@@ -111,6 +113,11 @@ def truncate(transaction: Transaction, inode: Inode, size_bytes: int) -> None:
     if within:
         _cut(transaction, inode, index, within)
         index += 1
+    _drop_from(transaction, inode, index)
+
+
+def _drop_from(transaction: Transaction, inode: Inode, index: int) -> None:
+    """All chunks from that index on are no part of the file any more."""
     if not inode.chunks:
         return
     # Dead records of earlier trims count as work, too.
@@ -120,6 +127,17 @@ def truncate(transaction: Transaction, inode: Inode, size_bytes: int) -> None:
         return
     for at, chunk in beyond:
         drop(transaction, inode, at, chunk)
+
+
+def clear_beyond_end(transaction: Transaction, inode: Inode) -> None:
+    """The file is about to grow: nothing that chunks hold beyond its end is part of it."""
+    index, within = divmod(inode.size_bytes, CHUNK_BYTES)
+    if within:
+        for _, chunk in chunkmap.live_chunks(transaction.tables, inode, index, 1):
+            if chunk.cut_bytes is None or chunk.cut_bytes > within:
+                _cut(transaction, inode, index, within)
+        index += 1
+    _drop_from(transaction, inode, index)
 
 
 def _first_chunks(

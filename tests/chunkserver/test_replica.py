@@ -15,7 +15,8 @@ from chunkserver.format import (
     block_bits,
     valid_headers,
 )
-from chunkserver.replica import ALL_BLOCKS, ANNOUNCED_BLOCKS, Replica
+from chunkserver.headers import ALL_BLOCKS, ANNOUNCED_BLOCKS
+from chunkserver.replica import Replica
 from dfs.checksums import checksum, piece_checksums, unpack_checksums, verify
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, CHUNK_BYTES, block_pieces

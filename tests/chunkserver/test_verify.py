@@ -126,7 +126,7 @@ def test_nothing_is_written_to_a_disk_gone_read_only(
 ) -> None:
     expected_logs("had rotted")
     flip(replica, TABLE_OFFSET + 3)
-    flip(replica, replica._slot * SLOT_BYTES + 40)
+    flip(replica, replica._headers.slot * SLOT_BYTES + 40)
     before = bytes(file_of(replica).content)
     assert verify_blocks(ALL, False, replica) == 0
     assert verify_header(False, replica) == 1
@@ -162,7 +162,7 @@ def test_a_slot_with_another_chunks_header_is_rotten(
     expected_logs("header slots .* had rotted")
     stranger = Replica.create(BadSectors(), HANDLE + 1, 1, 0, "another")
     stranger.write_header()
-    slot = stranger._slot * SLOT_BYTES
+    slot = stranger._headers.slot * SLOT_BYTES
     file_of(replica).content[slot : slot + SLOT_BYTES] = file_of(stranger).content[slot:][
         :SLOT_BYTES
     ]

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import pytest
+import trio
 
 from chunkserver.format import DATA_OFFSET
 from dfs.cli import fsck
 from dfs.cli.checks import Checked
 from dfs.cli.exits import Exit
-from dfs.layout import BLOCK_BYTES
+from dfs.config import Raft
+from dfs.layout import BLOCK_BYTES, ROOT_INODE
 from dfs.messages.checking import CheckProgress, Finding, Severity
+from dfs.runtime.real import RealEnv
+from master import tables as names
+from master.state.records import Inode, encode_blob, key
+from master.store import Store
 from tests.cli.conftest import Dfs, local
 
 FIELDS = {
@@ -186,3 +198,53 @@ def test_damage_on_every_replica_is_told_with_file_and_range(own: Dfs, root: Pat
     assert own("fsck", "--json", "/nowhere") == Exit.FAILURE
     own("mkdir", "/beside")
     assert own("fsck", "/beside") == Exit.OK  # nothing of it is damaged
+
+
+# -- mending
+
+
+def plant(root: Path) -> None:
+    """Damage the metadata of a cluster that is down: a wrong count, and a record of nobody."""
+    env = RealEnv("planting")
+    (path,) = root.rglob("state.mdb")
+    store = Store.open(env, str(path), Raft())
+    stored = store.get(names.INODES, key(ROOT_INODE))
+    assert stored is not None
+    changed = dataclasses.replace(Inode.decode(ROOT_INODE, stored), entries=7)
+    store.put(names.INODES, key(ROOT_INODE), changed.encode())
+    store.put(names.XATTRS, key(999) + b"user.a", encode_blob(b"kept"))
+    trio.run(store.flush, env)
+    store.close()
+
+
+def answering(text: bytes, *arguments: str) -> tuple[int, bytes]:
+    """Run `dfs` with a terminal for its input, on which somebody types that."""
+    ours, its = os.openpty()
+    try:
+        os.write(ours, text)
+        command = [sys.executable, "-m", "dfs.cli.main", *arguments]
+        done = subprocess.run(command, stdin=its, capture_output=True, check=False)
+    finally:
+        os.close(ours)
+        os.close(its)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.mount
+def test_metadata_are_mended_when_that_is_asked_and_agreed_to(own: Dfs, root: Path) -> None:
+    local("down", "--root", root)
+    plant(root)
+    local("up", "--root", root, "--masters", 1)
+    code, out = answering(b"n\n", "fsck", "--repair")
+    assert code == Exit.INCONSISTENT
+    assert b"metadata: entry-count (1)" in out
+    assert b"2 of these can be mended without loss:" in out
+    assert own("fsck") == Exit.INCONSISTENT  # nothing was changed
+    assert own("fsck", "--repair", "--yes", "--json") == Exit.OK
+    document = json.loads(own.out)
+    assert (document["state"], document["findings"]) == ("sound", [])
+    assert [f["kind"] for f in document["mended"]] == ["entry-count", "stray-xattr"]
+    saved = base64.b64decode(document["mended"][1]["saved"])
+    assert msgpack.unpackb(saved) == [["xattrs", key(999) + b"user.a", encode_blob(b"kept")]]
+    assert own.ok("fsck", "--repair", "--yes")[-1].startswith("sound: ")
+    assert own.ok("ls", "/") == ["file"]

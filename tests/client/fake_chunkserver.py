@@ -40,6 +40,10 @@ class FakeReplica:
     generation: int
     data: SparseBytes = field(default_factory=SparseBytes)
     synced: SparseBytes = field(default_factory=SparseBytes)
+    synced_generation: int = 0
+
+    def sync(self) -> None:
+        self.synced, self.synced_generation = self.data.copy(), self.generation
 
 
 Fault = Callable[[object], Failure | None]
@@ -125,14 +129,14 @@ class FakeChunkserver:
         replica.data.write(message.offset, data)
         await self._forward(message, (data,))
         if message.sync:
-            replica.synced = replica.data.copy()
+            replica.sync()
         return Done()
 
     async def _sync(self, request: Request) -> Done:
         message: SyncChunk = request.message
         replica = self._find(message.handle, message.version)
         await self._forward(message, ())
-        replica.synced = replica.data.copy()
+        replica.sync()
         return Done()
 
     async def _cut(self, request: Request) -> Done:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -22,7 +22,7 @@ from dfs.errors import Code, Failure
 from dfs.layout import ROOT_INODE
 from dfs.messages import metadata as md
 from dfs.messages.common import ROOT, Attributes, Done, Refused
-from dfs.messages.operations import AllocateChunks, Create, DropReplicas
+from dfs.messages.operations import AllocateChunks, Create, DropReplicas, SetAttributes
 from dfs.rpc import Endpoint, Handlers, Identity, Request, serve
 from dfs.rpc.codec import encode
 from dfs.runtime import Env
@@ -38,6 +38,8 @@ from master.commands import (
 from master.state import StateMachine, queries
 from tests.client.fake_chunkserver import FakeChunkserver
 from tests.master.state.memory_tables import MemoryTables
+
+A = TypeVar("A")
 
 KEY = b"a key for tests, long enough"
 COPIES = 3
@@ -63,6 +65,7 @@ class FakeMasters:
         self.refusals = 0
         self.unplaceable = False  # too few chunkservers are known, for now
         self.next_session = 0x1000
+        self.losses: dict[int, int] = {}  # chunk handle -> power losses; each raised the version
 
     def apply(self, command: object) -> object:
         batch = CommandBatch(self._env.clock.wall_ns(), (encode(command),))
@@ -86,7 +89,9 @@ class FakeMasters:
                 self.tables, m.inode, m.after_cookie, m.limit
             ),
             md.ReadLink: lambda m: md.LinkTarget(queries.read_link(self.tables, m.inode)),
-            md.GetChunks: lambda m: queries.chunk_map(self.tables, m.inode, m.first_index, m.count),
+            md.GetChunks: lambda m: self._with_losses(
+                queries.chunk_map(self.tables, m.inode, m.first_index, m.count)
+            ),
             md.StatFs: lambda m: md.FsInfo(1 << 40, 1 << 39, 1),
             md.Submit: self._submit,
         }
@@ -168,6 +173,7 @@ class FakeMasters:
         self._alive(message.session)
         operations, refused = [], {}
         for numbered in message.operations:
+            numbered = self._sparing_tail(message.session, numbered)
             try:
                 operations.append(self._placed(numbered))
             except Failure as failure:
@@ -180,8 +186,35 @@ class FakeMasters:
         answers: dict[int, md.Answer] = dict(refused)
         for numbered, answer in zip(operations, submitted.answers, strict=True):
             self._follow_up(message.session, numbered.operation, answer)
-            answers[numbered.sequence] = answer
+            answers[numbered.sequence] = self._with_losses(answer)
         return md.Submitted(tuple(answers[n.sequence] for n in message.operations))
+
+    def _sparing_tail(self, session: int, numbered: md.Numbered) -> md.Numbered:
+        operation = numbered.operation
+        others = [opens for s, opens in self.opens.items() if s != session]
+        if isinstance(operation, SetAttributes) and any(operation.inode in o for o in others):
+            return replace(numbered, operation=replace(operation, keep_tail=True))
+        return numbered
+
+    def lose_power(self) -> None:
+        """All chunkservers at once: what is not synced is gone, and the chunks have settled."""
+        for server in self.servers.values():
+            for replica in server.replicas.values():
+                replica.data, replica.generation = replica.synced.copy(), replica.synced_generation
+                replica.version += 1
+        handles = (h for s in self.servers.values() for h in s.replicas)
+        for handle in dict.fromkeys(handles):
+            self.losses[handle] = self.losses.get(handle, 0) + 1
+
+    def _with_losses(self, answer: A) -> A:
+        if not isinstance(answer, md.ChunkMap):
+            return answer
+        chunks = tuple(
+            replace(c, version=c.version + lost, losses=lost)
+            for c in answer.chunks
+            for lost in (self.losses.get(c.handle, 0),)
+        )
+        return replace(answer, chunks=chunks)
 
     def _placed(self, numbered: md.Numbered) -> md.Numbered:
         operation = numbered.operation
@@ -270,9 +303,9 @@ def _listen(env: Env, number: int) -> str:
     return "127.0.0.1:0" if env.name.startswith("real") else f"{env.name}:{7000 + number}"
 
 
-async def create(client: Client, name: bytes = b"file") -> OpenFile:
+async def create(client: Client, name: bytes = b"file", *, exclusive: bool = False) -> OpenFile:
     """A file in the root, open for writing."""
-    return await client.create_file(Create(client.root_inode, name, 0o644, False, ROOT))
+    return await client.create_file(Create(client.root_inode, name, 0o644, exclusive, ROOT))
 
 
 def pattern(length: int, salt: int = 0) -> bytes:

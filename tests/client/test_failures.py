@@ -330,7 +330,7 @@ def test_one_full_server_is_left_out(key_file: str, expected_logs: ExpectedLogs)
     play(key_file, scene)
 
 
-def test_full_servers_give_enospc_once_to_each_writer(
+def test_full_servers_give_enospc_to_each_writer_and_once_to_its_fsync(
     key_file: str, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs("inode .* chunk")
@@ -348,7 +348,10 @@ def test_full_servers_give_enospc_once_to_each_writer(
                 with pytest.raises(Failure) as caught:
                     await handle.flush()
                 assert caught.value.errno == errno.ENOSPC
-                await handle.flush()  # reported once
+                with pytest.raises(Failure):
+                    await handle.sync()
+                await handle.flush()
+                await handle.sync()
             for server in s.servers:
                 server.fault = lambda message: None
             assert (await client.attributes(file.inode)).size_bytes == 4

@@ -208,6 +208,11 @@ class MemoryClient:
         assert isinstance(answer, Attributes)
         return self._open(self._merged(answer), operation.caller)
 
+    async def sync_all(self) -> None:
+        self.events.append(("sync all", 0))
+        for inode in list(self.states):
+            self.commit(inode)
+
     def is_open(self, inode: int) -> bool:
         return inode in self.states and self.states[inode].handles > 0
 

@@ -7,13 +7,14 @@ A mount whose process hangs would leave callers that not even SIGKILL ends, so w
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from dfs.errors import Failure
 from fuse import mountpoints
@@ -22,13 +23,17 @@ END_TIMEOUT_S = 30.0
 
 
 class MountProcess:
-    """`python -m tests.fuse.memory_mount MOUNTPOINT`, until `end`."""
+    """`python -m MODULE MOUNTPOINT OPTIONS`, until `end`."""
 
-    def __init__(self, mountpoint: Path, log: IO[str]) -> None:
+    def __init__(self, mountpoint: Path, log: IO[str], module: str, options: Sequence[str]) -> None:
         self.mountpoint = mountpoint
-        command = [sys.executable, "-m", "tests.fuse.memory_mount", str(mountpoint)]
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+            [sys.executable, "-m", module, str(mountpoint), *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
         )
 
     @property
@@ -41,6 +46,13 @@ class MountProcess:
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def order(self, what: object) -> Any:
+        """Have a `cluster_mount` do something; its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._read_line())
 
     def wait_end(self) -> tuple[int, str]:
         """Its exit code and the rest of what it said."""
@@ -70,12 +82,17 @@ class MountProcess:
 
 
 @contextlib.contextmanager
-def mount_process(mountpoint: Path, log_path: Path) -> Iterator[MountProcess]:
-    """A running memory mount at that directory."""
+def mount_process(
+    mountpoint: Path,
+    log_path: Path,
+    module: str = "tests.fuse.memory_mount",
+    options: Sequence[str] = (),
+) -> Iterator[MountProcess]:
+    """A running mount of that kind at that directory."""
     with contextlib.suppress(FileExistsError):  # and cannot be looked at when its client is dead
         mountpoint.mkdir()
     with log_path.open("a") as log:
-        process = MountProcess(mountpoint, log)
+        process = MountProcess(mountpoint, log, module, options)
         try:
             process.wait_ready()
             yield process

@@ -140,7 +140,12 @@ def test_a_killed_clients_mountpoint_in_use_can_be_mounted_again(
 
 def test_the_mount_tells_of_its_process(running: MountProcess, place: Path) -> None:
     about = json.loads(os.getxattr(place, MOUNT_NAME))
-    assert about == {"pid": running.pid, "cluster": "memory", "mountpoint": str(place)}
+    assert about == {
+        "pid": running.pid,
+        "cluster": "memory",
+        "mountpoint": str(place),
+        "sync": False,
+    }
     assert MOUNT_NAME.decode() not in os.listxattr(place)
 
 

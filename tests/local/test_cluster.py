@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from dfs.local import mounts, processes
 from dfs.local.layout import MASTER, Member, Root
 from tests.local.driver import Local
+from tests.metrics.scraping import Scrape
 
 pytestmark = pytest.mark.mount
 
@@ -50,7 +53,7 @@ def test_status_says_what_runs_where(local: Local) -> None:
     status = local.status()
     assert set(status) == {"processes", "mounts"}
     assert status["mounts"] == [str(local.mount)]
-    keys = {"role", "id", "pid", "address", "data_dir", "alive", "leader"}
+    keys = {"role", "id", "pid", "address", "data_dir", "alive", "leader", "metrics"}
     assert all(set(process) == keys for process in status["processes"])
     master = status["processes"][0]
     assert (master["role"], master["leader"], master["alive"]) == ("master", True, True)
@@ -124,3 +127,55 @@ def test_another_process_with_a_recycled_pid_survives_down(local: Local) -> None
     path = Path(root.pid_file(Member(MASTER, 1)))
     path.write_text(json.dumps({**json.loads(path.read_text()), "pid": os.getpid()}))
     local.ok("down")
+
+
+def asked(address: str, path: str) -> tuple[int, str]:
+    """What a process's metrics endpoint answers, over real HTTP."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_every_process_tells_its_metrics_and_whether_it_is_ready(local: Local) -> None:
+    local.ok("up", "--mount", local.mount, "--masters", 1, "--chunkservers", 1)
+    (local.mount / "file").write_bytes(bytes(1 << 20))
+    with open(local.mount / "file", "r+b") as file:
+        os.fsync(file.fileno())
+    processes = {p["role"]: p for p in local.status()["processes"]}
+    told = {}
+    for role, process in processes.items():
+        assert asked(process["metrics"], "/health")[0] == 200
+        local.until(lambda at=process["metrics"]: asked(at, "/ready")[0] == 200)  # type: ignore[misc]
+        told[role] = Scrape(asked(process["metrics"], "/metrics")[1])
+        assert told[role].value("process_resident_memory_bytes") > 1 << 20
+    assert told["master"].value("dfs_raft_leased") == 1
+    assert told["chunkserver"].value("dfs_chunkserver_written_bytes_total") == 1 << 20
+    assert told["mount"].value("dfs_client_written_bytes_total") == 1 << 20
+    writes = "dfs_fuse_operation_duration_seconds_count"
+    assert told["mount"].value(writes, operation="write") > 0
+    os.kill(processes["master"]["pid"], signal.SIGKILL)
+    server = processes["chunkserver"]["metrics"]
+    local.until(lambda: "not registered" in asked(server, "/ready")[1])
+    assert asked(server, "/ready")[0] == 503
+    assert asked(server, "/health")[0] == 200
+    local.ok("up")
+    local.until(lambda: asked(server, "/ready")[0] == 200)
+
+
+def test_a_metrics_port_in_use_is_one_clear_line(local: Local) -> None:
+    local.ok("up", "--masters", 1, "--chunkservers", 1)
+    local.ok("down")
+    config = local.root / "chunkserver-1.toml"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        lines = [line for line in config.read_text().splitlines() if "metrics_listen" not in line]
+        config.write_text("\n".join([*lines, f'metrics_listen = "127.0.0.1:{port}"']) + "\n")
+        done = local.dfs("chunkserver", "run", "--config", config)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"dfs: metrics_listen: listening on 127.0.0.1:{port}: Address already in use"
+    )

@@ -15,7 +15,7 @@ from dfs.local.layout import CHUNKSERVER, MASTER, Member, Root
 from dfs.local.state import State
 from dfs.runtime.real import RealEnv
 
-STATE = State("local", 20_000, 3, 2)
+STATE = State("local", 20_000, 3, 2, metrics_port=20_050)
 
 
 def written(directory: Path) -> Root:
@@ -34,6 +34,9 @@ def test_each_process_reads_its_file(tmp_path: Path) -> None:
     assert master.data_dir == root.data(Member(MASTER, 2))
     assert os.path.isdir(server.data_dirs[0])
     assert client.cluster == master.cluster == server.cluster
+    assert master.metrics_listen == "127.0.0.1:20051"
+    assert server.metrics_listen == configure.metrics_listen(root, STATE, Member(CHUNKSERVER, 1))
+    assert server.metrics_listen == "127.0.0.1:20060"
     assert len(config.load_key(client.key_file)) >= config.KEY_MIN_BYTES
 
 

@@ -9,7 +9,7 @@ import pytest
 from dfs.errors import Code, Failure
 from dfs.local import state
 from dfs.local.layout import MOUNT, Member, Root, default_root
-from dfs.local.state import CHUNKSERVERS_MAX, MASTERS_MAX, State
+from dfs.local.state import CHUNKSERVERS_MAX, MASTERS_MAX, MOUNTS_MAX, PORTS, State
 
 
 def test_state_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -41,6 +41,28 @@ def test_no_two_servers_share_a_port() -> None:
     made = State("local", 20_000, MASTERS_MAX, CHUNKSERVERS_MAX)
     assert len(set(made.ports())) == MASTERS_MAX + CHUNKSERVERS_MAX
     assert made.address(Member("master", 1)) == "127.0.0.1:20000"
+
+
+def test_metrics_have_ports_of_their_own() -> None:
+    made = State("local", 0, MASTERS_MAX, CHUNKSERVERS_MAX)
+    made.take_ports(20_000)
+    made.mounts = {number: f"/{number}" for number in range(1, MOUNTS_MAX + 2)}
+    mounts = [made.metrics_address(member) for member in made.mount_members()]
+    assert mounts.pop() == ""  # one mount too many
+    ports = made.ports() + [int(address.rpartition(":")[2]) for address in mounts]
+    assert len(set(ports)) == 2 * (MASTERS_MAX + CHUNKSERVERS_MAX) + MOUNTS_MAX
+    assert max(ports) < 20_000 + PORTS
+
+
+def test_a_cluster_of_an_older_program_shows_no_metrics(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    made = State("local", 20_000, 3, 4, {1: "/mnt"})
+    state.save(root, made)
+    path = tmp_path / "cluster.json"
+    path.write_text(path.read_text().replace('"metrics_port": 0', '"other": 0'))
+    assert "metrics_port" not in path.read_text()
+    read = state.must_load(root)
+    assert [read.metrics_address(member) for member in read.members()] == [""] * 7
 
 
 def test_the_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from dfs.errors import Code, Failure
 from master.sessions import LiveSessions
@@ -53,3 +54,29 @@ def test_registering_keeps_what_was_opened_since() -> None:
     assert sessions.is_open(42)
     sessions.release(7, 41)
     assert not sessions.is_open(41)
+
+
+def test_a_file_counts_as_open_elsewhere_while_another_session_that_lives_has_it_open() -> None:
+    sessions, ended = LiveSessions(ttl_s=10), trio.Event()
+    sessions.begin(7, now=100)
+    sessions.begin(8, now=100)
+    sessions.connected(8, ended)
+    sessions.open(7, 41)
+    assert not sessions.is_open_elsewhere(7, 41)
+    sessions.open(8, 41)
+    assert sessions.is_open_elsewhere(7, 41)
+    assert not sessions.is_open_elsewhere(7, 42)
+    ended.set()
+    assert not sessions.is_open_elsewhere(7, 41)
+    sessions.connected(8, trio.Event())
+    assert sessions.is_open_elsewhere(7, 41)
+    sessions.release(8, 41)
+    assert not sessions.is_open_elsewhere(7, 41)
+
+
+def test_to_a_new_leader_a_session_that_has_not_come_yet_may_have_anything_open() -> None:
+    sessions = LiveSessions(ttl_s=10)
+    sessions.restart([7, 8], now=100)
+    assert sessions.is_open_elsewhere(7, 41)
+    sessions.register(8, [], now=101)
+    assert not sessions.is_open_elsewhere(7, 41)

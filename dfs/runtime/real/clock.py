@@ -11,8 +11,8 @@ import trio
 class RealClock:
     """Time as the kernel tells it. Negative durations count as none."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    # Asked several times in each RPC: straight into C, without a frame of Python around it.
+    monotonic = staticmethod(time.monotonic)
 
     def boottime(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -13,9 +13,11 @@ from typing import NoReturn, TypeVar
 import outcome
 import trio
 
+from dfs.runtime.env import Usage
 from dfs.runtime.real.clock import RealClock
 from dfs.runtime.real.disk import RealDisk
 from dfs.runtime.real.network import RealNetwork
+from dfs.runtime.real.usage import usage_of_this_process
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,9 @@ class RealEnv:
     async def run_beside(self, task: Callable[[], Awaitable[None]]) -> None:
         """In a thread with an event loop of its own."""
         await _Beside(task).run()
+
+    def usage(self) -> Usage:
+        return usage_of_this_process()
 
     def fatal(self, reason: str) -> NoReturn:
         log.critical("%s ends at once: %s", self._name, reason)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import outcome
 import trio
 
+from dfs.runtime.env import Usage
 from dfs.runtime.sim.timeline import NodeClock, Timeline
 
 if TYPE_CHECKING:
@@ -150,6 +151,9 @@ class SimEnv:
     async def run_beside(self, task: Callable[[], Awaitable[None]]) -> None:
         self.check_alive()
         await task()
+
+    def usage(self) -> Usage:
+        return Usage()
 
     def fatal(self, reason: str) -> NoReturn:
         """Like SIGKILL at this point: the page cache survives."""

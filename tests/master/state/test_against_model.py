@@ -153,6 +153,12 @@ class Namespace(RuleBasedStateMachine):
         expected = self.model.truncate(node, size, who)
         self.agree(SetAttributes(inode, who, size_bytes=size), expected)
 
+    @rule(which=PICKS, size=st.sampled_from((0, 5, 7, 2**40, 2**63)), who=CALLERS)
+    def grow(self, which: int, size: int, who: Credentials) -> None:
+        inode, node = self.pick(which)
+        expected = self.model.grow(node, size, who)
+        self.agree(SetAttributes(inode, who, size_bytes=size, grow_only=True), expected)
+
     @rule(which=PICKS, now=st.booleans(), who=CALLERS)
     def set_times(self, which: int, now: bool, who: Credentials) -> None:
         inode, node = self.pick(which)

@@ -213,6 +213,56 @@ def test_a_chunk_is_fresh_until_a_commit_names_it(machine: Driver) -> None:
     assert machine.fails(CommitWrite(inode, 10, ROOT, written=(0,))) == "EINVAL"
 
 
+# -- growing
+
+
+def test_a_file_that_grows_is_cut_at_its_old_end_first(machine: Driver) -> None:
+    """A client may have written beyond it and died."""
+    inode = machine.file(b"f")
+    machine.allocate(inode, 0, 3)
+    machine.done(CommitWrite(inode, 1000, ROOT))
+    machine.set(inode, size_bytes=5 * CHUNK_BYTES)
+    assert indexes(machine.chunks(inode)) == [0]
+    first = machine.chunks(inode).chunks[0]
+    assert (first.generation, first.cut_bytes) == (1, 1000)
+    assert [h for h, _ in queries.deletions(machine.tables, 1, 10)] == [2, 3]
+    machine.set(inode, size_bytes=6 * CHUNK_BYTES)
+    assert machine.chunks(inode).chunks == (first,)
+    invariants.check(machine.tables)
+
+
+def test_an_empty_file_that_grows_has_no_chunks(machine: Driver) -> None:
+    inode = machine.file(b"f")
+    machine.allocate(inode, 0, 2)
+    machine.set(inode, size_bytes=1000)
+    assert machine.chunks(inode).chunks == ()
+
+
+def test_a_tail_that_may_be_of_use_is_kept(machine: Driver) -> None:
+    inode = machine.file(b"f")
+    before = machine.allocate(inode, 0, 2).chunks
+    machine.done(CommitWrite(inode, 1000, ROOT))
+    machine.set(inode, size_bytes=2000, keep_tail=True)
+    assert machine.chunks(inode).chunks == before
+    machine.set(inode, size_bytes=500, keep_tail=True)  # that is a cut, all the same
+    assert machine.chunks(inode).chunks[0].cut_bytes == 500
+    assert indexes(machine.chunks(inode)) == [0]
+
+
+def test_growing_only_leaves_a_longer_file_alone(machine: Driver) -> None:
+    inode = machine.file(b"f")
+    machine.allocate(inode, 0, 1)
+    machine.done(CommitWrite(inode, 1000, ROOT))
+    before = machine.attributes(inode)
+    for size in (0, 999, 1000):
+        after = machine.set(inode, size_bytes=size, grow_only=True)
+        assert (after.size_bytes, after.data_version) == (1000, before.data_version)
+        assert after.mtime_ns == before.mtime_ns
+    assert machine.chunks(inode).chunks[0].cut_bytes is None
+    assert machine.set(inode, size_bytes=1001, grow_only=True).size_bytes == 1001
+    assert machine.chunks(inode).chunks[0].cut_bytes == 1000
+
+
 # -- large truncates
 
 
@@ -246,6 +296,7 @@ def test_chunks_allocated_after_a_huge_truncate_survive_its_reaping(machine: Dri
     inode = huge_file(machine, 1000)
     machine.set(inode, size_bytes=0)
     assert indexes(machine.allocate(inode, 200, 300)) == list(range(200, 500))
+    machine.done(CommitWrite(inode, 500 * CHUNK_BYTES, ROOT))
     machine.set(inode, size_bytes=700 * CHUNK_BYTES)
     machine.set(inode, size_bytes=250 * CHUNK_BYTES)  # again more than is dropped at once
     machine.allocate(inode, 260, 1)
