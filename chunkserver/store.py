@@ -136,6 +136,10 @@ class Store:
     def has(self, handle: int) -> bool:
         return handle in self._index
 
+    def handles(self) -> list[int]:
+        """The chunks that there are replicas of, rising."""
+        return sorted(self._index)
+
     def version_of(self, handle: int) -> int | None:
         """The version of the replica; None when there is none."""
         entry = self._index.get(handle)

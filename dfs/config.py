@@ -149,6 +149,16 @@ class MasterLimits:
     servers_return_s: float = 2.5  # a new leader waits so long for known chunkservers to register
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0
+    check_slice: int = 256  # records that `dfs fsck` goes over at a time, off the event loop
+    check_share: float = 0.5  # of the time that it works at the most
+    check_page: int = 1024  # chunks, and replicas of each server, compared at a time
+    check_findings: int = 1000  # of each kind, named one by one; more are only counted
+    check_confirm_s: float = 2.0  # between two looks at what is suspicious
+    check_looks: int = 5  # at what keeps changing, before it is left undecided
+    check_batch: int = 256  # suspicious chunks looked at again at a time
+    check_timeout_s: float = 5.0  # a chunkserver's time to list a page
+    check_verify_timeout_s: float = 60.0  # and to read a replica from its disk
+    check_abandoned_s: float = 30.0  # a check that nobody follows for so long is given up
     deletion_grace_s: float = 60.0  # how long a replica that its chunk does not need is kept
     raise_timeout_s: float = 0.75  # for settling a chunk that a client waits for, before it asks on
     settle_wait_s: float = 1.0  # for more replicas to come back before a chunk is settled without
@@ -202,6 +212,7 @@ class ChunkserverLimits:
     control_timeout_s: float = 2.0  # the master's time to answer
     max_chain: int = 8  # links of a write chain
     heartbeat_s: float = 1.0  # until the master has said how often
+    verify_bytes_per_s: int = 128 << 20  # read of a replica that `dfs fsck --deep` has verified
     suspect_after_s: float = 1.5  # what a writer has to report a broken chain itself
     settle_packet_bytes: int = 1 << 20  # sent at a time to make another replica equal
     stop_sync_s: float = 5.0  # an orderly stop syncs what was written for so long at most

@@ -16,6 +16,7 @@ from dfs.metrics.monitor import Monitor
 from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Handlers, Identity, serve
 from dfs.runtime import Env
+from master.checking import Checking
 from master.chunkservers import Chunkservers
 from master.clients import Clients
 from master.dumps import Dumps
@@ -62,6 +63,9 @@ class MasterServer:
             config.limits,
         )
         self._dumps = Dumps(env, self.raft, self._store, config)
+        self.checking = Checking(
+            env, self._endpoint, config, self.raft, self._store, self.chunkservers
+        )
         self.raft.on_leadership = self._leadership_changed
         self._meter = MasterMeter()
         self.metrics = MasterMetrics(
@@ -91,8 +95,10 @@ class MasterServer:
             self._meter,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
+        self.checking.reports = self._reports.handlers()
         recovery = self.chunkservers.recovery
         return {
+            **self.checking.handlers(),
             **raft.handlers(),
             **recovery.guarding(clients.handlers()),
             **recovery.handlers(),
@@ -105,6 +111,7 @@ class MasterServer:
     def _leadership_changed(self, leads: bool) -> None:
         """Volatile knowledge belongs to one leadership; the next one learns its own."""
         self.chunkservers.forget_all()
+        self.checking.forget_all()
         self.settling.forget_all()
         if leads:
             now = self._env.clock.boottime()
@@ -124,6 +131,7 @@ class MasterServer:
             address: str = await nursery.start(listening)
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
+            nursery.start_soon(self.checking.run)
             nursery.start_soon(self.settling.run)
             nursery.start_soon(self._dumps.run)
             log.info("%s: serving on %s", self._env.name, address)

@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "node": "Chunkservers: list, drain, maintenance, back, remove.",
         "disk": "Their disks: list, drain, back.",
         "info": "Where a file's chunks are, and whether its replicas agree.",
+        "fsck": "Check that all is sound and fully redundant; --repair mends.",
         "scrub": "The background verification of all replicas; the quarantine.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
