@@ -30,7 +30,7 @@ from master.store import Store
 STDOUT = "-"
 PARTIAL = ".partial"
 POLL_S = 0.2
-_FRAME_BYTES = 1 << 20
+_FRAME_BYTES = 256 << 10
 PIECE_TIMEOUT_S = 60.0
 RECOVERY_TIMEOUT_S = 600.0  # the leader looks at every chunk
 

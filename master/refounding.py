@@ -76,7 +76,7 @@ async def load(env: Env, config: Master, path: str) -> Founded:
     try:
         # Read a second time, since it was too long to be kept; so it is verified again, too.
         with reading(disk, path) as (reader, _):
-            _store_all(work, reader, config.limits.dump_frame_bytes)
+            _store_all(work, reader, config.limits.dump_piece_bytes)
         if reader.end != end:
             raise Failure(Code.CORRUPT, f"{path} was changed while it was loaded")
         source = f"the dump of master {header.master} at {header.applied}"

@@ -207,12 +207,16 @@ class Settling:
                 async with trio.open_nursery() as nursery:
                     while True:
                         self._wake = trio.Event()
-                        if self._raft.may_read():
+                        if self._may_work():
                             self._start_due(nursery)
                         await self._env.clock.wait(self._wake, self._pause_s())
 
+    def _may_work(self) -> bool:
+        """While the cluster recovers, the chunk map is not the truth yet."""
+        return self._raft.may_read() and not self._chunkservers.recovery.under_way()
+
     def _pause_s(self) -> float:
-        if not self._delayed or not self._raft.may_read():
+        if not self._delayed or not self._may_work():
             return IDLE_S
         return max(0.001, min(IDLE_S, self._delayed[0][0] - self._now()))
 

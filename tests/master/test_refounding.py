@@ -11,12 +11,21 @@ from dfs.config import Master, Raft
 from dfs.errors import Code, Failure
 from dfs.layout import CHUNK_BYTES
 from dfs.messages.common import ROOT
-from dfs.messages.operations import CommitWrite
+from dfs.messages.metadata import Numbered
+from dfs.messages.operations import CommitWrite, MakeDirectory
+from dfs.rpc.codec import encode
 from dfs.runtime import WriteBatch
 from dfs.runtime.real import RealEnv
 from master import dump, refounding
 from master import tables as names
-from master.commands import Adoption, AdoptReplicas, EndRecovery
+from master.commands import (
+    Adoption,
+    AdoptReplicas,
+    ApplyOperations,
+    BeginSession,
+    CommandBatch,
+    EndRecovery,
+)
 from master.dump import Header
 from master.raft import formats
 from master.raft.membership import applied_index, founding, lineage, stored_members
@@ -133,6 +142,54 @@ def test_a_load_needs_the_same_cluster_and_a_free_empty_directory(tmp_path: Path
     load(tmp_path / "data", tmp_path / "dump")
     with pytest.raises(Failure, match="holds a master's state already"):
         load(tmp_path / "data", tmp_path / "dump")
+
+
+def recover(directory: Path) -> refounding.Founded:
+    env = RealEnv("t")
+    return trio.run(refounding.recover, env, config_for(directory))
+
+
+def test_a_survivor_applies_all_that_its_log_holds(tmp_path: Path) -> None:
+    write_dump(tmp_path / "dump", a_state().tables)
+    load(tmp_path / "data", tmp_path / "dump")
+    path = str(tmp_path / "data" / "state.mdb")
+    store = Store.open(RealEnv("t"), path, Raft())
+    before, old_nonce = lineage(store), store.get(META, b"nonce")
+    operation = Numbered(1, MakeDirectory(1, b"at the end of the log", 0o755, ROOT))
+    commands = (encode(BeginSession(9, "c")), encode(ApplyOperations(9, 1, (operation,))))
+    entry = bytes([formats.COMMANDS]) + encode(CommandBatch(5, commands))
+    store.write_now(WriteBatch({JOURNAL: dict([formats.pack_entry((entry, 78, 4))])}))
+    store.close()
+
+    founded = recover(tmp_path / "data")
+    assert (founded.applied, founded.entries) == (77, 1)
+    store = Store.open(RealEnv("t"), path, Raft())
+    assert queries.lookup(store, 1, b"at the end of the log").mode & 0o777 == 0o755
+    invariants.check(store)
+    assert queries.counts(store).sessions == 0
+    assert applied_index(store) == 78
+    assert lineage(store) > before
+    assert store.get(META, b"nonce") != old_nonce
+    store.close()
+    # What it was before is still there, and would do as the state again.
+    kept = Store.open(RealEnv("t"), founded.replaced, Raft())
+    assert applied_index(kept) == 77
+    assert kept.get(META, b"nonce") == old_nonce
+
+
+def test_a_recovery_that_fails_changes_nothing(tmp_path: Path) -> None:
+    write_dump(tmp_path / "dump", a_state().tables)
+    load(tmp_path / "data", tmp_path / "dump")
+    path = tmp_path / "data" / "state.mdb"
+    store = Store.open(RealEnv("t"), str(path), Raft())
+    gap = formats.pack_entry((bytes([formats.NO_OP]), 99, 4))
+    store.write_now(WriteBatch({JOURNAL: dict([gap])}))
+    store.close()
+    before = path.read_bytes()
+    with pytest.raises(Failure, match=r"the Raft log .* is damaged"):
+        recover(tmp_path / "data")
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob("state.mdb.replaced*"))
 
 
 def test_an_empty_state_can_be_loaded(tmp_path: Path) -> None:
