@@ -22,6 +22,7 @@ from typing import Any
 import trio
 
 from chunkserver.damage import report_damage
+from chunkserver.lineage import Lineage
 from chunkserver.replica import Replica
 from chunkserver.store import Store
 from dfs.config import Chunkserver
@@ -79,6 +80,7 @@ class Control:
         self._other_orders, self._fetching = orders, fetching
         self._limits = config.limits
         self._board = Board(config.limits.heartbeat_s)
+        self._lineage = Lineage(env, config.data_dirs)
         self._connection: Connection | None = None
         self._hint = ""  # who leads, as a master said
         self._turn = 0  # which configured master to ask next
@@ -142,10 +144,17 @@ class Control:
         config = self._config
         self._board.disks = await self._store.measure()
         message = RegisterServer(
-            config.id, self._address, config.zone, config.cluster, self._board.disks
+            config.id,
+            self._address,
+            config.zone,
+            config.cluster,
+            self._board.disks,
+            await self._env.run_blocking(self._lineage.known, "lineage"),
         )
         timeout_s = self._limits.control_timeout_s
         answer: Registered = (await connection.call(message, timeout_s=timeout_s)).message
+        learn = partial(self._lineage.learn, answer.lineage)
+        await self._env.run_blocking(learn, "lineage")
         self._board.heartbeat_s = answer.heartbeat_s
 
     async def _report_all(self, connection: Connection, address: str) -> None:

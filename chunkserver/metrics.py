@@ -129,7 +129,7 @@ class ChunkserverMetrics:
         yield gauge(
             "dfs_chunkserver_unsynced_replicas",
             "Replicas written to and not synced since.",
-            store.unsynced_count,
+            len(store.syncing),
         )
 
     def _disks(self) -> Iterator[Metric]:

@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dfs.layout import BLOCK_BYTES
-from dfs.messages.cluster import QuarantinedFile
+from dfs.messages.scrubbing import QuarantinedFile
 from dfs.runtime import Env
 
 log = logging.getLogger(__name__)

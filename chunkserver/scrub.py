@@ -34,7 +34,7 @@ from chunkserver.verify import Survey, verify_blocks, verify_header
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
-from dfs.messages.cluster import DiskScrub, ScrubAction, ScrubPass
+from dfs.messages.scrubbing import DiskScrub, ScrubAction, ScrubPass
 from dfs.runtime import Env, File
 
 log = logging.getLogger(__name__)

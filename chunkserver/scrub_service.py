@@ -20,7 +20,7 @@ from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES, CHUNK_BYTES
 from dfs.messages.chunks import CheckBlocks
-from dfs.messages.cluster import (
+from dfs.messages.scrubbing import (
     ClearQuarantine,
     ControlScrub,
     GetScrubStatus,

@@ -18,7 +18,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from dfs.messages.cluster import ScrubPass
+from dfs.messages.scrubbing import ScrubPass
 
 MAGIC = "dfs scrub"
 FORMAT = 1

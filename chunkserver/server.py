@@ -14,6 +14,7 @@ import trio
 from chunkserver.control import Control
 from chunkserver.fencing import Fencing
 from chunkserver.fetching import Fetcher
+from chunkserver.listing import Listing
 from chunkserver.metrics import ChunkserverMetrics
 from chunkserver.scrub_service import Scrub
 from chunkserver.service import Service
@@ -63,7 +64,13 @@ class ChunkServer:
             service = Service(self._env, self._config, self.store, pool, self._address)
             scrub = Scrub(self._env, self._config, self.store)
             await scrub.load()
-            handlers = {**service.handlers(), **fencing.handlers(), **scrub.handlers()}
+            listing = Listing(self._env, self._config.limits, self.store)
+            handlers = {
+                **service.handlers(),
+                **fencing.handlers(),
+                **scrub.handlers(),
+                **listing.handlers(),
+            }
             address = await self._listen(nursery, handlers)
             settler = Settler(self._env, self._config, self.store, fencing, pool, self._address)
             fetcher = Fetcher(self._env, self._config, self.store, fencing, pool)
@@ -79,7 +86,7 @@ class ChunkServer:
             self.metrics.control = control
             self.metrics.scrub = lambda: [walk.status() for walk in scrub.walks]
             nursery.start_soon(control.run)
-            nursery.start_soon(self.store.settle)
+            nursery.start_soon(self.store.syncing.run)
             nursery.start_soon(scrub.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)

@@ -293,7 +293,7 @@ class _Here:
             await self._apply(self.entry)
             self._turn.leave()
             if self._sync:
-                await self._store.sync(self.entry.handle)
+                await self._store.syncing.sync(self.entry.handle)
         except Failure as error:
             self.failure = error
         finally:

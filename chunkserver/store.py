@@ -4,10 +4,9 @@ Owns the index (handle -> `Entry`), filled at the start from the headers, and th
 open files. Whoever touches a replica holds its chunk's turn (`turns`), takes it from `opened`, and
 does the work in the lane of its disk.
 
-Replicas are closed least recently used first, without a sync: the intent in the header stays, and
-is cleared when the replica is synced later, by whoever asks or by `settle`, which syncs in the
-background what nobody did. A replica whose change failed half-way is closed and settled when it is
-opened again.
+Replicas are closed least recently used first, without a sync: the intent in the header stays, until
+`syncing` brings the replica to rest. A replica whose change failed half-way is closed, and put
+right when it is opened again; it then serves nobody until it is settled with its chunk's others.
 
 Errors: Failure NO_REPLICA, CORRUPT, DISK; `detail` is this server's address.
 """
@@ -30,6 +29,7 @@ from chunkserver.datadir import DataDir
 from chunkserver.format import DATA_OFFSET, Header, block_bits, block_count
 from chunkserver.meter import StoreMeter
 from chunkserver.replica import Replica
+from chunkserver.syncing import Syncing
 from chunkserver.verify import missing_blocks
 from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
@@ -71,8 +71,7 @@ class Store:
         self.directories = [DataDir(env, p, config.limits, address) for p in config.data_dirs]
         self._index: dict[int, Entry] = {}
         self._open: OrderedDict[int, None] = OrderedDict()
-        self._unsynced: OrderedDict[int, float] = OrderedDict()  # handle -> when first written
-        self._work = trio.Event()
+        self.syncing = Syncing(env, self, config.limits.settle_after_s)
         self._created: dict[int, None] = {}  # replicas made and not yet reported
         self.created = trio.Event()  # there are some; replaced when they are taken
         self.client_bytes = 0  # read and written for clients, since the start
@@ -115,36 +114,12 @@ class Store:
             header.state,
         )
         if header.intent:
-            self._mark_unsynced(header.handle)
-
-    async def settle(self) -> None:
-        """Sync, one after the other, what was written a while ago and never synced; for ever."""
-        while True:
-            if not self._unsynced:
-                self._work = trio.Event()
-                await self._work.wait()
-                continue
-            handle, since = next(iter(self._unsynced.items()))
-            wait_s = since + self._limits.settle_after_s - self._env.clock.monotonic()
-            if wait_s > 0:
-                await self._env.clock.sleep(wait_s)
-            elif handle in self._unsynced:
-                await self._settle_one(handle)
-
-    async def _settle_one(self, handle: int) -> None:
-        self._unsynced.pop(handle, None)
-        try:
-            await self.sync(handle, clean=True)
-        except Failure as error:
-            # The next write, or the next start, takes it up.
-            text, extra = "%s: replica %x not synced: %s", {"chunk": f"{handle:x}"}
-            log.error(text, self._env.name, handle, error, extra=extra)
+            self.syncing.uses(header.handle)
 
     async def stop(self) -> None:
         """Sync what was written, as far as the time allows, and close all files."""
         with self._env.clock.move_on_after(self._limits.stop_sync_s):
-            while self._unsynced:
-                await self._settle_one(next(iter(self._unsynced)))
+            await self.syncing.rest_all()
         for handle in list(self._open):
             self._close(self._index[handle])
 
@@ -160,6 +135,10 @@ class Store:
 
     def has(self, handle: int) -> bool:
         return handle in self._index
+
+    def handles(self) -> list[int]:
+        """The chunks that there are replicas of, rising."""
+        return sorted(self._index)
 
     def version_of(self, handle: int) -> int | None:
         """The version of the replica; None when there is none."""
@@ -189,10 +168,6 @@ class Store:
     @property
     def open_count(self) -> int:
         return len(self._open)
-
-    @property
-    def unsynced_count(self) -> int:
-        return len(self._unsynced)
 
     async def measure(self) -> tuple[DiskReport, ...]:
         """Ask every disk how full it is, all at once."""
@@ -253,7 +228,7 @@ class Store:
         """Do work that looks for damage; what it puts right by itself is synced in time."""
         await self.run(entry, work, waits=True)
         if entry.replica is not None and entry.replica.dirty:
-            self._mark_unsynced(entry.handle)
+            self.syncing.uses(entry.handle)
 
     async def warm(self, entry: Entry, offset: int, length_bytes: int) -> bool:
         """Bring a range into the page cache; needs no turn, since nothing is made of the bytes.
@@ -270,7 +245,7 @@ class Store:
         except OSError as error:
             raise entry.directory.failure(error) from None
         finally:
-            self._unpin(entry, replica)
+            self.unpin(entry, replica)
         return True
 
     @asynccontextmanager
@@ -289,7 +264,7 @@ class Store:
         """Do work that writes. Raises Failure DISK EROFS on a disk gone read-only."""
         entry.directory.must_be_writable()
         await self.run(entry, work, waits=waits)
-        self._mark_unsynced(entry.handle)
+        self.syncing.uses(entry.handle)
 
     async def write(self, entry: Entry, offset: int, data: memoryview, packed: bytes) -> None:
         """Write verified bytes."""
@@ -341,7 +316,7 @@ class Store:
         self._index[handle] = entry
         directory.replicas += 1
         self._keep_open(entry, replica)
-        self._mark_unsynced(handle)
+        self.syncing.uses(handle)
         self._created[handle] = None
         self.created.set()
         return entry
@@ -376,7 +351,7 @@ class Store:
     def _forget(self, entry: Entry) -> None:
         entry.directory.replicas -= 1
         del self._index[entry.handle]
-        self._unsynced.pop(entry.handle, None)
+        self.syncing.forget(entry.handle)
 
     async def must_exist(self, entry: Entry) -> None:
         """Raises Failure CORRUPT for a replica without a file, which is one no more."""
@@ -401,52 +376,6 @@ class Store:
         self._forget(entry)
         self.damage.lost(entry.handle, entry.version)
 
-    # -- syncing; takes the turn itself, twice, and not in between
-
-    async def sync(self, handle: int, *, clean: bool = False) -> None:
-        """Make the replica durable: data, header, and the name of a new file.
-
-        `clean`: and at rest, unless it is written meanwhile; a stop then leaves no doubts.
-        """
-        replica, number = await self._begin_sync(handle, wanted=clean)
-        entry, began = self.find(handle), self._env.clock.monotonic()
-        try:
-            work = partial(_datasync, entry.directory, handle, replica, number)
-            await entry.directory.lane.run(work, waits=True)
-            took_s = self._env.clock.monotonic() - began
-            self.meter.syncs[entry.directory.path].observe(took_s)
-        except OSError as error:
-            raise entry.directory.failure(error) from None
-        finally:
-            self._unpin(entry, replica)
-        await self._end_sync(entry, replica, number, clean=clean)
-
-    async def _begin_sync(self, handle: int, *, wanted: bool) -> tuple[Replica, int]:
-        turn = self.turns.enter(handle)
-        try:
-            await turn.wait()
-            entry = self.find(handle)
-            entry.directory.must_be_writable()
-            number = await self.run(entry, partial(_begin_sync, wanted))
-            assert entry.replica is not None
-            entry.replica.pins += 1
-            return entry.replica, number
-        finally:
-            turn.leave()
-
-    async def _end_sync(self, entry: Entry, replica: Replica, number: int, *, clean: bool) -> None:
-        if not number:
-            return
-        turn = self.turns.enter(entry.handle)
-        try:
-            await turn.wait()
-            if entry.replica is replica:
-                await self.run(entry, lambda r: r.end_sync(number, clean=clean))
-                if clean and replica.intent:
-                    self._mark_unsynced(entry.handle)
-        finally:
-            turn.leave()
-
     # -- open files
 
     async def _opened(self, entry: Entry) -> Replica:
@@ -469,7 +398,7 @@ class Store:
         replica.remember_damage(entry.damaged | missing_blocks(replica))
         self._keep_open(entry, replica)
         if replica.intent:
-            self._mark_unsynced(entry.handle)
+            self.syncing.uses(entry.handle)
         return replica
 
     def _keep_open(self, entry: Entry, replica: Replica) -> None:
@@ -522,15 +451,11 @@ class Store:
         if replica is not None and not replica.pins:
             replica.close()
 
-    def _unpin(self, entry: Entry, replica: Replica) -> None:
+    def unpin(self, entry: Entry, replica: Replica) -> None:
+        """Whoever counted up `pins` uses the file no more."""
         replica.pins -= 1
         if entry.replica is not replica and not replica.pins:
             replica.close()
-
-    def _mark_unsynced(self, handle: int) -> None:
-        if handle not in self._unsynced:
-            self._unsynced[handle] = self._env.clock.monotonic()
-            self._work.set()
 
     def _named(self, error: Failure) -> Failure:
         self.meter.damaged_reads += error.code is Code.CORRUPT
@@ -556,11 +481,6 @@ def _set_blocks_aside(directory: DataDir, blocks: int, replica: Replica) -> None
             directory.quarantine_block(replica.handle, block, replica.damaged_bytes(block))
 
 
-def _begin_sync(wanted: bool, replica: Replica) -> int:
-    """`wanted`: also where all is synced, so that the intent may go."""
-    return replica.begin_sync(always=wanted and bool(replica.intent))
-
-
 def _write(
     directory: DataDir, offset: int, data: memoryview, packed: bytes, replica: Replica
 ) -> None:
@@ -568,9 +488,3 @@ def _write(
     if more > 0:
         directory.take(min(more, len(data)))
     replica.write(offset, data, packed)
-
-
-def _datasync(directory: DataDir, handle: int, replica: Replica, number: int) -> None:
-    if number:
-        replica.datasync()
-    directory.sync_entry(handle)

@@ -52,7 +52,9 @@ _MAY_BE_ZERO = frozenset(
         "scrub_first_s",
         "settle_after_s",
         "slow_memory_s",
+        "snapshot_interval_s",
         "unknown_grace_s",
+        "verify_below_bytes",
         "write_behind_s",
     }
 )
@@ -110,6 +112,7 @@ class Raft:
     redial_refused_s: float = 10.0  # the same when it has another key
     link_timeout_s: float = 3.0  # a link that brings nothing for this long is closed
     ready_lag_entries: int = 1000  # a master that has more yet to apply is not ready
+    verify_below_bytes: int = 512 << 20  # at a start, a state file up to that size is read wholly
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,16 @@ class MasterLimits:
     servers_return_s: float = 2.5  # a new leader waits so long for known chunkservers to register
     reap_batch: int = 256  # orphans, chunks and deletions handled in one command
     reap_interval_s: float = 1.0
+    check_slice: int = 256  # records that `dfs fsck` goes over at a time, off the event loop
+    check_share: float = 0.5  # of the time that it works at the most
+    check_page: int = 1024  # chunks, and replicas of each server, compared at a time
+    check_findings: int = 1000  # of each kind, named one by one; more are only counted
+    check_confirm_s: float = 2.0  # between two looks at what is suspicious
+    check_looks: int = 5  # at what keeps changing, before it is left undecided
+    check_batch: int = 256  # suspicious chunks looked at again at a time
+    check_timeout_s: float = 5.0  # a chunkserver's time to list a page
+    check_verify_timeout_s: float = 60.0  # and to read a replica from its disk
+    check_abandoned_s: float = 30.0  # a check that nobody follows for so long is given up
     deletion_grace_s: float = 60.0  # how long a replica that its chunk does not need is kept
     raise_timeout_s: float = 0.75  # for settling a chunk that a client waits for, before it asks on
     settle_wait_s: float = 1.0  # for more replicas to come back before a chunk is settled without
@@ -177,6 +190,13 @@ class MasterLimits:
     rebalance_bytes_per_s: int = 50 << 20  # the part of the above that evening out may take
     rebalance_copies_at_once: int = 2
     drain_page: int = 1024  # replicas of a disk asked for at a time
+    snapshot_interval_s: float = 3600.0  # between two dumps of the metadata into snapshots/; 0: off
+    snapshots_kept: int = 24  # the newest ones
+    snapshot_reserve_bytes: int = 256 << 20  # no dump is made when it would leave less of the disk
+    # Of uncompressed metadata, while a running master dumps: a fifth of a processor's time.
+    dump_bytes_per_s: int = 8 << 20
+    dump_frame_bytes: int = 256 << 10  # of it in a frame of a dump
+    dump_piece_bytes: int = 1 << 20  # one FetchDump; one transaction of a load
 
 
 @dataclass(frozen=True)
@@ -214,6 +234,7 @@ class ChunkserverLimits:
     control_timeout_s: float = 2.0  # the master's time to answer
     max_chain: int = 8  # links of a write chain
     heartbeat_s: float = 1.0  # until the master has said how often
+    verify_bytes_per_s: int = 128 << 20  # read of a replica that `dfs fsck --deep` has verified
     suspect_after_s: float = 1.5  # what a writer has to report a broken chain itself
     settle_packet_bytes: int = 1 << 20  # sent at a time to make another replica equal
     stop_sync_s: float = 5.0  # an orderly stop syncs what was written for so long at most

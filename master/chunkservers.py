@@ -34,6 +34,7 @@ from dfs.runtime import Env
 from master import placement
 from master.commands import SetServer
 from master.raft import RaftNode
+from master.recovery import Recovery
 from master.state import queries
 from master.tables import Tables
 
@@ -80,6 +81,7 @@ class Chunkservers:
         self.on_registered: Callable[[int], None] = _ignore
         self.on_heartbeat: Callable[[int, int], None] = _ignore_bytes  # server, client bytes
         self.on_returned: Callable[[int], None] = _ignore  # beats again, and has not registered
+        self.recovery = Recovery(env, raft, tables, self.forget_all)
         self.longest_silence_s = 0.0  # between two heartbeats of a server, in this leadership
 
     def handlers(self) -> Handlers:
@@ -91,6 +93,7 @@ class Chunkservers:
     def forget_all(self) -> None:
         """A leadership begins or ends: every server has to register again."""
         self._live.clear()
+        self.recovery.forget_all()
         self._leads_since_s = self._now()
         self.longest_silence_s = 0.0
 
@@ -234,7 +237,7 @@ class Chunkservers:
         log.info(
             "%s: chunkserver %d registered at %s", self._env.name, message.server, message.address
         )
-        return Registered(self._limits.heartbeat_s)
+        return Registered(self._limits.heartbeat_s, self._raft.lineage)
 
     def _heartbeat(self, request: Request) -> Done:
         message: Heartbeat = request.message
@@ -263,6 +266,10 @@ class Chunkservers:
         if message.cluster != self._cluster:
             text = f"chunkserver {message.server} belongs to cluster {message.cluster!r}"
             raise Failure(Code.CONFIG, f"{text}, this is {self._cluster!r}")
+        if message.lineage > self._raft.lineage:
+            text = f"chunkserver {message.server} belongs to the group of masters that replaced"
+            text += f" the one of {self._env.name}: stop this master, its state is out of date"
+            raise Failure(Code.CONFIG, f"{text} (docs/operations-metadata.md)")
         old = self._live.get(message.server)
         if old is None or old.address == message.address or old.connection is connection:
             return

@@ -121,6 +121,34 @@ def snapshot(target: Target) -> int:
     return _ask(target, CreateSnapshot(), "snapshot written")
 
 
+@master.command()
+@click.option("--config", "config_path", required=True, help="This master's TOML file.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def recover(config_path: str, yes: bool) -> int:
+    """Make this stopped master a cluster of its own again: all others are gone for ever.
+
+    Only when the masters that are left are no majority and the others' disks will not come back.
+    What a majority had without this master is LOST: changes that were acknowledged to users may be
+    among it. The masters of the old group are refused from then on. The old state is kept beside
+    the new one. With fewer losses to be feared: start the others instead.
+    """
+    import trio
+
+    from dfs.config import Master, load
+    from dfs.runtime.real import RealEnv
+    from master import refounding, survivor
+
+    config, env = load(Master, config_path), RealEnv("recover")
+    trio.run(survivor.check_alone, env, config)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("recover may lose what only the others had: add --yes.")
+        click.confirm(survivor.QUESTION.format(id=config.id), abort=True, err=True)
+    founded = trio.run(refounding.recover, env, config)
+    click.echo(survivor.report(config_path, founded), err=True)
+    return Exit.OK
+
+
 def _ask(target: Target, message: object, told: str) -> int:
     async def work(session: Session) -> int:
         await session.client.cluster_call(message)

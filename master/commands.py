@@ -128,6 +128,108 @@ class StrikeServer:
     server: int
 
 
+@message(235)
+class Adoption:
+    """A replica of a version that the chunk map does not know of. `joins`: the map has that version
+    from another replica, and this one belongs to the same set."""
+
+    handle: int
+    version: int
+    server: int
+    joins: bool = False
+
+
+@message(236)
+class AdoptReplicas:
+    """While recovering: chunks take these versions, where higher, and the servers that have them.
+
+    What does not apply (any more) is left out. Answers Done. See `master.state.recovery`.
+    """
+
+    adoptions: tuple[Adoption, ...]
+
+
+@message(237)
+class EndRecovery:
+    """The recovery is over: the chunk map is the truth again. Answers Done."""
+
+
+# -- what `dfs fsck --repair` has mended (see `master.state.mending`)
+
+
+@message(240)
+class RecordChange:
+    """One record of one table: what it is and what it is to be; empty for no record."""
+
+    table: str
+    key: bytes
+    before: bytes
+    after: bytes
+
+
+@message(242)
+class AdjustInode:
+    """Add to the counts of an inode what they lack; a negative number is what they have too many.
+
+    What a count is off by stays the same whatever operations come in between, so this may be
+    applied to a state that has moved on. `parent` is set unless it is 0. An inode that gets links
+    is no orphan any more. Answers Done; Refused (ENOENT) when the inode is gone.
+    """
+
+    inode: int
+    nlink: int = 0
+    entries: int = 0
+    next_cookie: int = 0
+    chunks: int = 0
+    trims: int = 0
+    trim_epoch: int = 0
+    size_bytes: int = 0
+    xattr_names_bytes: int = 0
+    xattr_values_bytes: int = 0
+    parent: int = 0
+
+
+@message(241)
+class MendRecords:
+    """Change these records if all of them are exactly as they are said to be, or else none.
+
+    With them goes what `adjust` says, and each of `orphans`, an encoded `records.Orphan`, is noted
+    under an inode number of its own. Answers Done, or Refused (STALE_VERSION) when one of the
+    records is not as it was.
+    """
+
+    changes: tuple[RecordChange, ...]
+    adjust: tuple[AdjustInode, ...] = ()
+    orphans: tuple[bytes, ...] = ()
+
+
+@message(243)
+class AttachInode:
+    """Give an inode that has no name one in /lost+found, which is made when it is missing.
+
+    `nlink` is what its link count has too many before. Answers Done; Refused when it is gone.
+    """
+
+    inode: int
+    nlink: int
+
+
+@message(244)
+class AdjustCounts:
+    """Add to the state's counters what they lack; raise the next numbers to at least these.
+
+    `set_changes` are what the counts of `replica_sets` (keys of that table) lack. Answers Done.
+    """
+
+    inodes: int = 0
+    chunks: int = 0
+    sessions: int = 0
+    next_inode: int = 0
+    next_handle: int = 0
+    replica_sets: tuple[bytes, ...] = ()
+    set_changes: tuple[int, ...] = ()
+
+
 Command = (
     ApplyOperations
     | BeginSession
@@ -138,4 +240,10 @@ Command = (
     | ChangeReplicas
     | SetMode
     | StrikeServer
+    | AdoptReplicas
+    | EndRecovery
+    | MendRecords
+    | AdjustInode
+    | AttachInode
+    | AdjustCounts
 )

@@ -83,6 +83,8 @@ class Janitor:
         """One round of every duty; whether more is waiting."""
         try:
             await self._expire_sessions()
+            if self._chunkservers.recovery.under_way():
+                return False  # what is to be deleted is not known for sure yet
             more = await self._reap()
             return await self._deletions.carry_out() or more
         except Failure as error:

@@ -24,7 +24,7 @@ from dfs.rpc import Handlers, Request
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers
 from master.raft import RaftNode
-from master.state import queries
+from master.state import queries, recovery
 from master.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Operators:
 
     def _status(self, request: Request) -> ClusterStatus:
         raft, counts = self._raft, queries.counts(self._tables)
-        servers = self._chunkservers.status()
+        servers, state = self._chunkservers.status(), recovery.recovering(self._tables)
         lacks = queries.redundancy(self._tables, [s.id for s in servers if s.alive])
         return ClusterStatus(
             cluster=self._cluster,
@@ -71,6 +71,7 @@ class Operators:
             unreadable=lacks.unreadable,
             copies=self._chunkservers.copies,
             gathering=self._chunkservers.gathering(),
+            recovering="" if state is None else state.source,
         )
 
     def _masters(self) -> tuple[MasterStatus, ...]:

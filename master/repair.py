@@ -189,7 +189,7 @@ class Repair:
                     while True:
                         self._wake = trio.Event()
                         pause_s = self._limits.repair_interval_s
-                        if self._raft.may_read():
+                        if self._settling.may_work():
                             pause_s = await self._round(nursery)
                         await self._env.clock.wait(self._wake, pause_s)
 

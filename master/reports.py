@@ -27,7 +27,7 @@ from dfs.messages.common import Done
 from dfs.rpc import Handlers, Request
 from dfs.runtime import Env
 from master.chunkservers import Chunkservers, LiveServer
-from master.replica_notes import Note, ReplicaNotes
+from master.replica_notes import MISSING, Note, ReplicaNotes
 from master.settling import Settling
 from master.state import queries
 from master.state.records import Chunk
@@ -59,10 +59,13 @@ class Reports:
         """A server has registered: what was known of its replicas may not be so any more."""
         self._notes.drop_server(server)
 
-    def _report(self, request: Request) -> ReportAnswer:
+    async def _report(self, request: Request) -> ReportAnswer:
         message: ReportReplicas = request.message
         self._chunkservers.must_lead()
         live = self._chunkservers.registered(message.server)
+        recovery = self._chunkservers.recovery
+        if recovery.under_way():
+            return await recovery.report(message, request.connection)
         delete = tuple(r.handle for r in message.replicas if not self._judge(live, r))
         if message.last and not live.reported:
             live.reported, seen = True, live.seen
@@ -108,15 +111,22 @@ class Reports:
     def _suspect(self, request: Request) -> Done:
         message: ReportSuspicions = request.message
         self._chunkservers.must_lead()
-        for suspicion in message.suspicions:
-            self._weigh(message.server, suspicion)
+        if not self._chunkservers.recovery.under_way():
+            for suspicion in message.suspicions:
+                self._weigh(message.server, suspicion)
         return Done()
 
     def _weigh(self, server: int, suspicion: Suspicion) -> None:
-        """A suspicion of an older version is out of date: that change was settled."""
+        """A suspicion of an older version is out of date: that change was settled.
+
+        Version 0 stands for a replica that cannot even be read any more.
+        """
         found = queries.chunk_by_handle(self._tables, suspicion.handle)
         if found is None or server not in found[2].servers:
             return
+        if suspicion.damaged and not suspicion.version:
+            self._notes.put(suspicion.handle, server, MISSING)
+            self._settling.need(suspicion.handle)
         if suspicion.version != found[2].version:
             return
         if suspicion.damaged:

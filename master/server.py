@@ -13,19 +13,21 @@ from functools import partial
 import trio
 
 from dfs.config import Master, load_key
-from dfs.errors import Code, Failure
 from dfs.metrics.monitor import Monitor
 from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Handlers, Identity, Pool, serve
 from dfs.runtime import Env
 from master.census import Census
+from master.checking import Checking
 from master.chunkservers import Chunkservers
 from master.clients import Clients
 from master.disk_drain import DiskDrain
+from master.dumps import Dumps
 from master.fleet import FleetWatch
 from master.janitor import Janitor
 from master.meter import MasterMeter
 from master.metrics import MasterMetrics, reasons
+from master.opening import open_store
 from master.operators import Operators
 from master.raft import RaftNode
 from master.repair import Repair
@@ -35,7 +37,6 @@ from master.reports import Reports
 from master.sessions import LiveSessions
 from master.settling import Settling
 from master.state import StateMachine, queries
-from master.store import Store
 from master.tables import Tables
 from master.upkeep import Upkeep
 
@@ -103,11 +104,27 @@ class MasterServer:
             self.notes,
             config.limits,
         )
+        self._dumps = Dumps(env, self.raft, self._store, config)
+        self.checking = Checking(
+            env, self._endpoint, config, self.raft, self._store, self.chunkservers
+        )
+        self._upkeep = Upkeep(
+            env,
+            self.raft,
+            self.tables,
+            self.chunkservers,
+            self.settling,
+            self.repair,
+            self.fleet,
+            self._janitor,
+            config.limits,
+        )
         self.raft.on_leadership = self._leadership_changed
         self._meter = MasterMeter()
         self.metrics = MasterMetrics(
             env, config, self.raft, self._store, self.chunkservers, self._meter
         )
+        self.metrics.repair = self._upkeep.status
         self._monitor = Monitor(
             env,
             config.metrics_listen,
@@ -133,21 +150,15 @@ class MasterServer:
             self._meter,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
-        upkeep = Upkeep(
-            env,
-            raft,
-            self.tables,
-            self.chunkservers,
-            self.settling,
-            self.repair,
-            self.fleet,
-            self._janitor,
-            config.limits,
-        )
+        self.checking.reports = self._reports.handlers()
+        recovery = self.chunkservers.recovery
         return {
+            **self.checking.handlers(),
             **raft.handlers(),
-            **upkeep.handlers(),
-            **clients.handlers(),
+            **self._upkeep.handlers(),
+            **recovery.guarding(clients.handlers()),
+            **recovery.handlers(),
+            **self._dumps.handlers(),
             **self.chunkservers.handlers(),
             **self._reports.handlers(),
             **operators.handlers(),
@@ -156,6 +167,7 @@ class MasterServer:
     def _leadership_changed(self, leads: bool) -> None:
         """Volatile knowledge belongs to one leadership; the next one learns its own."""
         self.chunkservers.forget_all()
+        self.checking.forget_all()
         self.settling.forget_all()
         self.repair.restart()
         self._census.restart()
@@ -185,28 +197,19 @@ class MasterServer:
             address: str = await nursery.start(listening)
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
+            nursery.start_soon(self.checking.run)
             nursery.start_soon(self.settling.run)
             nursery.start_soon(self.repair.run)
             pool = Pool(self._endpoint, nursery)
             nursery.start_soon(self._drain.run, pool)
             nursery.start_soon(self._census.run, pool)
+            nursery.start_soon(self._dumps.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)
             await stop.wait()
             await self.raft.stop()
             nursery.cancel_scope.cancel()
         self._store.close()
-
-
-def open_store(env: Env, config: Master) -> Store:
-    """Open the state of this master. Raises Failure: DISK when damaged, CONFIG when in use."""
-    env.disk.make_directory(config.data_dir)
-    try:
-        env.disk.lock(f"{config.data_dir}/lock")
-    except OSError as error:
-        text = f"{config.data_dir} is in use by another process"
-        raise Failure(Code.CONFIG, text, errno=error.errno or 0) from None
-    return Store.open(env, f"{config.data_dir}/state.mdb", config.raft)
 
 
 async def run(

@@ -184,6 +184,8 @@ class Settling:
         if self._entries.get(entry.handle) is entry:
             del self._entries[entry.handle]
         entry.settled.set()
+        if self._notes.of(entry.handle):
+            self.on_changed(entry.handle)  # what is left is for repair to replace
 
     def _schedule(self, entry: Entry, delay_s: float) -> None:
         """Have the chunk looked at again then."""
@@ -207,12 +209,16 @@ class Settling:
                 async with trio.open_nursery() as nursery:
                     while True:
                         self._wake = trio.Event()
-                        if self._raft.may_read():
+                        if self.may_work():
                             self._start_due(nursery)
                         await self._env.clock.wait(self._wake, self._pause_s())
 
+    def may_work(self) -> bool:
+        """While the cluster recovers, the chunk map is not the truth yet."""
+        return self._raft.may_read() and not self._chunkservers.recovery.under_way()
+
     def _pause_s(self) -> float:
-        if not self._delayed or not self._raft.may_read():
+        if not self._delayed or not self.may_work():
             return IDLE_S
         return max(0.001, min(IDLE_S, self._delayed[0][0] - self._now()))
 

@@ -15,13 +15,15 @@ been flushed there. Knows nothing of what the tables mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
+import trio
 from sortedcontainers import SortedDict
 
 from dfs.config import Raft
+from dfs.errors import Failure
 from dfs.metrics.instruments import Timings
 from dfs.runtime import Env, KeyValue, WriteBatch
 from master.tables import STATE_TABLES
@@ -49,6 +51,8 @@ class Store:
         self._sealed: Overlay = {}
         self._active_bytes = 0
         self._recent_flush_s = 2 * limits.inline_flush_below_s  # guilty until proven fast
+        self._copying = trio.Lock()  # the file must not be replaced under a copy
+        self.on_damage: Callable[[Failure], None] = _nothing  # the file cannot be read
         self.flushes = 0
         self.flush_timings = Timings()
 
@@ -70,7 +74,11 @@ class Store:
             if changes is not None and key in changes:
                 value: bytes | None = changes[key]
                 return value
-        return self._key_value.get(table, key)
+        try:
+            return self._key_value.get(table, key)
+        except Failure as failure:
+            self.on_damage(failure)
+            raise
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         self._change(table, key, value, len(value))
@@ -93,7 +101,11 @@ class Store:
         """
         length = _FIRST_PAGE
         while True:
-            page = list(islice(self._key_value.scan(table, start, end), length))
+            try:
+                page = list(islice(self._key_value.scan(table, start, end), length))
+            except Failure as failure:
+                self.on_damage(failure)
+                raise
             yield from page
             if len(page) < length:
                 return
@@ -173,16 +185,26 @@ class Store:
 
     async def copy_to(self, env: Env, path: str) -> None:
         """Copy what is durable to a new file, beside reads and flushes."""
-        await env.run_blocking(partial(self._key_value.copy_to, path), "snapshot")
+        async with self._copying:
+            try:
+                await env.run_blocking(partial(self._key_value.copy_to, path), "snapshot")
+            except Failure as failure:
+                self.on_damage(failure)
+                raise
 
     async def replace_with(self, env: Env, path: str) -> None:
         """Become the store in that file; what was pending here is dropped with the rest."""
         assert not self._sealed, "no flush may be under way"
-        self._active, self._active_bytes = {}, 0
-        await env.run_blocking(partial(self._key_value.replace_with, path), "raft")
+        async with self._copying:
+            self._active, self._active_bytes = {}, 0
+            await env.run_blocking(partial(self._key_value.replace_with, path), "raft")
 
     def used_bytes(self) -> int:
         return self._key_value.used_bytes()
+
+
+def _nothing(failure: Failure) -> None:
+    pass
 
 
 def _merged(durable: Iterator[Pair], overlaid: list[tuple[bytes, bytes | None]]) -> Iterator[Pair]:

@@ -130,6 +130,10 @@ class Upkeep:
 
     def _status(self, request: Request) -> RepairStatus:
         self._chunkservers.must_lead()
+        return self.status()
+
+    def status(self) -> RepairStatus:
+        """As this master knows it, which must lead."""
         fleet, pace = self._repair.views(), self._repair.pace
         now = self._env.clock.boottime()
         classes = self._classes(fleet)

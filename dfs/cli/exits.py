@@ -6,6 +6,9 @@
      not there, a server that still holds data); nothing was done
 3    the cluster, or the part of it that was needed, could not be reached
 4    partly done: some of several files or steps failed, a line for each
+5    `dfs fsck`: everything is readable, but copies lack, or something lies about that is not wanted
+6    `dfs fsck`: the metadata contradict themselves
+7    `dfs fsck`: something cannot be read: copies are missing, damaged, or out of reach
 130  interrupted with Ctrl-C
 141  the reader of standard output went away (as in `dfs ls | head`)
 """
@@ -23,6 +26,9 @@ class Exit(enum.IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     PARTIAL = 4
+    DEGRADED = 5
+    INCONSISTENT = 6
+    UNREADABLE = 7
     INTERRUPTED = 130
     PIPE = 141
 

@@ -86,7 +86,8 @@ def judge(answers: Sequence[Answer]) -> Health:
         found.append(_without_leader(answers, view))
     else:
         status, repair = leader.status, leader.repair
-        found += [*_missed(answers, status), *_repair(leader), *_chunks(status, repair)]
+        found += [*_missed(answers, status), *_recovering(status)]
+        found += [*_repair(leader), *_chunks(status, repair)]
         for server in chunkservers.joined(status, repair):
             found += _server(server)
     found.sort(key=lambda finding: -finding.state)
@@ -117,6 +118,12 @@ def _missed(answers: Sequence[Answer], leader: ClusterStatus) -> Iterator[Findin
     if missed and members - len(missed) == members // 2 + 1:
         text = f"{members - len(missed)} of {members} masters are up: one more loss stops all"
         yield Finding(State.DEGRADED, "BARE_MAJORITY", text)
+
+
+def _recovering(status: ClusterStatus) -> Iterator[Finding]:
+    if status.recovering:
+        text = f"recovering from {status.recovering}: nothing can be changed (dfs meta recovered)"
+        yield Finding(State.DEGRADED, "RECOVERING", text)
 
 
 def _master(answer: Answer, view: ClusterStatus | None) -> Iterator[Finding]:

@@ -52,15 +52,17 @@ SECTIONS: dict[str, dict[str, str]] = {
         "node": "Chunkservers: list, drain, maintenance, back, remove.",
         "disk": "Their disks: list, drain, back.",
         "info": "Where a file's chunks are, and whether its replicas agree.",
+        "fsck": "Check that all is sound and fully redundant; --repair mends.",
         "scrub": "The background verification of all replicas; the quarantine.",
         "master": "Run and manage master servers.",
         "chunkserver": "Run chunkservers.",
+        "meta": "Dump, check and load the metadata; snapshots; recovery.",
     },
     "The shell": {
         "completion": "Print the completion script of a shell.",
     },
 }
-FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "mount", "umount", "sync"})
+FROM_ENTRY_POINTS = frozenset({"master", "chunkserver", "meta", "mount", "umount", "sync"})
 
 _OVERVIEW = """dfs is a replicated, strictly consistent file system that mounts as a directory.
 

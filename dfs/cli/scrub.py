@@ -16,7 +16,7 @@ import click
 from dfs.cli import output
 from dfs.cli.cluster import Target, cluster_options
 from dfs.cli.exits import Exit
-from dfs.messages.cluster import (
+from dfs.messages.scrubbing import (
     DiskScrub,
     QuarantineCleared,
     QuarantinedFile,
@@ -56,7 +56,7 @@ def command() -> None:
 @_json_option
 def status(target: Target, server: int | None, as_json: bool) -> int:
     """Show how far the scrub of each disk is, and what it found."""
-    from dfs.messages.cluster import GetScrubStatus
+    from dfs.messages.scrubbing import GetScrubStatus
 
     return _show(_ask_all(target, server, GetScrubStatus()), as_json)
 
@@ -134,13 +134,13 @@ def _ask_all(target: Target, server: int | None, message: object) -> list[Told[S
 
 
 def _control(target: Target, server: int | None, action: ScrubAction, as_json: bool) -> int:
-    from dfs.messages.cluster import ControlScrub
+    from dfs.messages.scrubbing import ControlScrub
 
     return _show(_ask_all(target, server, ControlScrub(action)), as_json)
 
 
 def _list(target: Target, server: int | None, as_json: bool) -> int:
-    from dfs.messages.cluster import GetScrubStatus, ListQuarantine, QuarantinePage
+    from dfs.messages.scrubbing import GetScrubStatus, ListQuarantine, QuarantinePage
 
     async def ask(connection: Connection) -> list[tuple[str, QuarantinedFile]]:
         found: list[tuple[str, QuarantinedFile]] = []
@@ -165,7 +165,7 @@ def _list(target: Target, server: int | None, as_json: bool) -> int:
 
 
 def _clear(target: Target, server: int | None, as_json: bool) -> int:
-    from dfs.messages.cluster import ClearQuarantine
+    from dfs.messages.scrubbing import ClearQuarantine
 
     async def ask(connection: Connection) -> QuarantineCleared:
         message = ClearQuarantine("")

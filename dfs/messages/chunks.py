@@ -207,14 +207,27 @@ class ReadTable:
 
 @message(121)
 class ListReplicas:
-    """The replicas with a handle above `after`, at most `limit`, rising. Answers ReplicaPage."""
+    """The replicas with a handle above `after`, at most `limit`, rising. Answers ReplicaPage.
+
+    `up_to`: none with a higher handle, and as things are now; without it (0), pages may show what
+    there was when the first of them (`after` 0) was asked for. `verify` has each of them looked for
+    on its disk, read and compared with its checksums before; that takes its time.
+    """
 
     after: int
     limit: int
+    verify: bool = False
+    up_to: int = 0
 
 
 @message(122)
 class ListedReplica:
+    """`damaged` is a bitmap of blocks known to be damaged, as in `ReplicaTable`.
+
+    `digest` is that of `ReplicaInfo`, where `verify` was asked for; then "" says that the replica
+    cannot be read.
+    """
+
     handle: int
     version: int
     generation: int
@@ -222,12 +235,17 @@ class ListedReplica:
     state: int  # a ReplicaState
     disk: str
     damaged_blocks: int = 0
+    damaged: bytes = b""
+    digest: str = ""  # 16 hex digits
 
 
 @message(123)
 class ReplicaPage:
+    """`quarantined`: paths of what the server has set aside; with the first page (`after` 0)."""
+
     replicas: tuple[ListedReplica, ...]
     complete: bool  # none follows
+    quarantined: tuple[str, ...] = ()
 
 
 # -- damage

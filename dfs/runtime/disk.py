@@ -148,5 +148,12 @@ class Disk(Protocol):
         ...
 
     def open_key_value(self, path: str, tables: Sequence[str], map_size_bytes: int) -> KeyValue:
-        """Open or create the store in one file. Raises `dfs.errors.Failure` DISK when damaged."""
+        """Open or create the store in one file. Raises `dfs.errors.Failure` DISK when damaged.
+
+        That finds what would keep it from being opened; `verify_key_value` finds the rest.
+        """
+        ...
+
+    def verify_key_value(self, path: str) -> None:
+        """Read the whole structure of a store that nobody has open. Raises Failure DISK."""
         ...

@@ -9,6 +9,7 @@ The holes H1 to H20 of pysyncobj 0.3.17 that this package closes are named where
 `tests/master/raft` shows each of them open and closed.
 """
 
-from master.raft.node import Machine, RaftNode
+from master.raft.core import Machine
+from master.raft.node import RaftNode
 
 __all__ = ["Machine", "RaftNode"]

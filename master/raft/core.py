@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from pysyncobj import SyncObj, SyncObjConf
 
@@ -64,6 +64,14 @@ class Host(Protocol):
 
     def leadership_changed(self, leads: bool) -> None:
         """This master has begun to serve as leader, or has ceased to lead."""
+        ...
+
+
+class Machine(Protocol):
+    """What the log is applied to."""
+
+    def apply(self, command: bytes) -> Any:
+        """Apply an encoded CommandBatch. Deterministic; raises on no input (H11)."""
         ...
 
 

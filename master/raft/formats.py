@@ -15,9 +15,13 @@ Tables (format version 1; all integers big-endian, all else msgpack):
               "commit"    u64, a lower bound of the commit index
               "applied"   u64, the index up to which the state tables are the log applied
               "founding"  [[id, address, nonce], ...]: the members the cluster began with
+              "lineage"   u64, absent for 0: which group of masters this is. 0 began with a new
+                          cluster; one that was founded anew from a survivor or a dump has the
+                          time of that (ns since 1970 UTC), and takes the place of all lower ones
 
 Messages between masters are msgpack maps in the payload of a `RaftMessage` notice; `type` says
-which, and `FIELDS` below which fields it must have and of what kind.
+which, `FIELDS` below which fields it must have and of what kind, and `ADDED` what older masters
+do not send.
 """
 
 from __future__ import annotations
@@ -146,6 +150,11 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
     "refused": {"reason": str},  # I shall not speak with you
 }
 
+# Fields that came later: what a message without them means.
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "hello": {"lineage": 0},  # the group of masters that my disk belongs to
+}
+
 
 def encode_message(message: Message) -> bytes:
     return bytes(msgpack.packb(message))
@@ -161,7 +170,9 @@ def decode_message(data: Buffer) -> Message:
     fields = FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:
         raise Failure(Code.BAD_MESSAGE, f"no Raft message is of type {kind!r}")
-    for name, cls in fields.items():
+    message = {**ADDED.get(str(kind), {}), **message}
+    added = {name: type(value) for name, value in ADDED.get(str(kind), {}).items()}
+    for name, cls in {**fields, **added}.items():
         if type(message.get(name)) is not cls:
             raise Failure(Code.BAD_MESSAGE, f"Raft message {kind}: {name} must be {cls.__name__}")
     if kind == "append_entries":

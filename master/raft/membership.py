@@ -1,6 +1,7 @@
 """Who the masters are.
 
-Writes the `members` table and the keys "founding" and "nonce" of `raft` (`master.raft.formats`).
+Writes the `members` table and the keys "founding", "format", "lineage" and "nonce" of `raft`
+(`master.raft.formats`).
 A change of membership is in force from the moment its entry is in the log, committed or not, and
 out of force again when that entry is truncated; so the members in force are those of the table
 (what is applied) with the log's later changes made to them. That sum is taken anew from disk at a
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dfs.errors import Code, Failure
+from dfs.runtime import Env
 from master.raft import formats
 from master.raft.formats import Member
 from master.raft.journal import StoreJournal
@@ -77,7 +79,21 @@ def refusal(known: dict[int, Member], id: int, nonce: bytes) -> str | None:
         return None
     return (
         f"the disk of master {id} is not the one the cluster knows: a master that lost its disk "
-        "must come back under a new id (remove the old one, add the new one)"
+        f"must come back under a new id: `dfs master remove {id}`, give it a new id in its "
+        "configuration, empty its data_dir and start it, then `dfs master add NEW-ID ADDRESS` "
+        "(docs/operations-metadata.md)"
+    )
+
+
+def outdated(mine: int, theirs: int, id: int) -> str | None:
+    """Why a master of that other lineage may not take part, None when it is not older."""
+    if theirs >= mine:
+        return None
+    return (
+        f"the disk of master {id} is of the group of masters that was replaced by one founded "
+        f"anew (lineage {mine}, it has {theirs}); what it holds is out of date: set its data_dir "
+        f"aside, start it on an empty one, then `dfs master add {id} ADDRESS` "
+        "(docs/operations-metadata.md)"
     )
 
 
@@ -98,6 +114,24 @@ def _make(change: tuple[str, Member], members: dict[int, Member]) -> None:
 # -- what is stored
 
 
+def check_format(store: Store) -> None:
+    """Raise Failure(DISK) unless the store is empty or of a format that this program knows."""
+    found = store.get(META, b"format")
+    if found is None and any(True for _ in store.scan(META)):
+        raise Failure(Code.DISK, "the state file was not made by this program")
+    if found is not None and found != formats.FORMAT:
+        text = f"the state file is of format {found!r}, this program knows {formats.FORMAT!r}"
+        raise Failure(Code.DISK, f"{text}: run the dfs that wrote it, or a newer one")
+
+
+def claim(store: Store, env: Env) -> None:
+    """Make an empty store this master's: its format, and a nonce for its disk. Raises Failure."""
+    check_format(store)
+    if store.get(META, b"format") is None:
+        store.put(META, b"format", formats.FORMAT)
+        store.put(META, b"nonce", env.random.token(formats.NONCE_BYTES))
+
+
 def stored_members(store: Store) -> Iterable[Member]:
     return [formats.unpack_member(*pair) for pair in store.scan(MEMBERS)]
 
@@ -111,6 +145,18 @@ def applied_index(store: Store) -> int:
 def founding(store: Store) -> bytes:
     """The packed members that the cluster began with; b"" before this master knows."""
     return store.get(META, b"founding") or b""
+
+
+def lineage(store: Store) -> int:
+    """Which group of masters this disk belongs to (`formats`)."""
+    stored = store.get(META, b"lineage")
+    return formats.unpack_u64(stored) if stored else 0
+
+
+def take_lineage(store: Store, number: int) -> None:
+    """Belong to that group."""
+    if number:
+        store.put(META, b"lineage", formats.pack_u64(number))
 
 
 def found(store: Store, packed: bytes) -> None:

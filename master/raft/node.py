@@ -21,7 +21,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
@@ -34,7 +34,7 @@ from dfs.runtime import Env
 from dfs.runtime.current import current_env
 from master.raft import formats, membership
 from master.raft.changes import Changes
-from master.raft.core import Core, check_limits
+from master.raft.core import Core, Machine, check_limits
 from master.raft.formats import Message
 from master.raft.founding import Founding
 from master.raft.links import Links
@@ -46,14 +46,6 @@ from master.store import META, Store
 log = logging.getLogger(__name__)
 
 _EPSILON_S = 1e-6  # pysyncobj acts after a deadline, not at it
-
-
-class Machine(Protocol):
-    """What the log is applied to."""
-
-    def apply(self, command: bytes) -> Any:
-        """Apply an encoded CommandBatch. Deterministic; raises on no input (H11)."""
-        ...
 
 
 class RaftNode:
@@ -174,7 +166,7 @@ class RaftNode:
         """Write a snapshot file and shorten the log. Raises Failure or OSError."""
         if self._core is None:
             raise Failure(Code.UNAVAILABLE, "the cluster is not founded yet")
-        await self._flushed()
+        await self.flush_applied()
         await self._source.create()
         self._core.trim_now()
 
@@ -185,7 +177,7 @@ class RaftNode:
                 await self.transfer(0)
             except Failure as failure:
                 log.info("%s: stops as leader: %s", self._env.name, failure.message)
-        await self._flushed()
+        await self.flush_applied()
 
     def serving_core(self) -> Core:
         """Of a leader that may begin something. Raises Failure NOT_LEADER or UNAVAILABLE."""
@@ -222,8 +214,13 @@ class RaftNode:
                 return condition()
         return True
 
-    async def _flushed(self) -> None:
-        """Wait until everything applied so far is on disk."""
+    @property
+    def lineage(self) -> int:
+        """Which group of masters this is, see `formats`."""
+        return membership.lineage(self._store)
+
+    async def flush_applied(self) -> None:
+        """Return when everything applied so far is on disk."""
         self._flush_wanted = True
         self._wake.set()
         while self._flush_wanted:
@@ -234,7 +231,7 @@ class RaftNode:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled."""
         current_env.set(self._env)
-        self._check_format()
+        membership.claim(self._store, self._env)
         await self._env.run_blocking(self._source.remove_leftovers, "snapshot")
         await self._store.flush(self._env)
         async with trio.open_nursery() as self._nursery:
@@ -245,16 +242,6 @@ class RaftNode:
                 self._wake = trio.Event()
                 await self._step()
                 await self._rest()
-
-    def _check_format(self) -> None:
-        found = self._store.get(META, b"format")
-        if found is None:
-            if any(True for _ in self._store.scan(META)):
-                self._env.fatal("the state file was not made by this program")
-            self._store.put(META, b"format", formats.FORMAT)
-            self._store.put(META, b"nonce", self._env.random.token(formats.NONCE_BYTES))
-        elif found != formats.FORMAT:
-            self._env.fatal(f"the state file is of format {found!r}, not {formats.FORMAT!r}")
 
     def _begin(self) -> None:
         if membership.founding(self._store):
@@ -303,7 +290,10 @@ class RaftNode:
         try:
             await self._store.flush(self._env)
         except (OSError, Failure) as error:
-            self._env.fatal(f"the disk refused the Raft log: {error}")
+            self._env.fatal(
+                f"the disk refused the Raft log: {error}; what was acknowledged is safe: "
+                f"see to the disk of {self._config.data_dir} and start this master again"
+            )
         self._dirty_since = None
         if core is not None:
             core.flushed(last_index)
@@ -361,12 +351,17 @@ class RaftNode:
 
     def _hello(self) -> Message:
         nonce = self._store.get(META, b"nonce") or b""
-        return {"type": "hello", "nonce": nonce, "founding": membership.founding(self._store)}
+        founding = membership.founding(self._store)
+        return {"type": "hello", "nonce": nonce, "founding": founding, "lineage": self.lineage}
 
     def _on_hello(self, connection: Connection, message: Message) -> None:
         peer, nonce = connection.peer.id, message["nonce"]
         known = self._core.membership.known if self._core is not None else {}
-        reason = membership.refusal(known, peer, nonce)
+        theirs = message["lineage"] if message["founding"] else self.lineage
+        if self._core is not None and (mine := membership.outdated(theirs, self.lineage, self.id)):
+            self._env.fatal(mine)  # founded anew without this master
+        reason = membership.outdated(self.lineage, theirs, peer)
+        reason = reason or membership.refusal(known, peer, nonce)
         if reason is not None:
             log.error("%s: %s", self._env.name, reason)
             self.links.send_over(connection, {"type": "refused", "reason": reason})
@@ -375,7 +370,7 @@ class RaftNode:
             self.links.send_over(connection, {"type": "removed"})
             return
         if self._core is None and message["founding"]:
-            self._take_founding(message["founding"])
+            self._take_founding(message["founding"], message["lineage"])
         elif self._core is None:
             self._founding.empty_disk(peer, nonce)
         self.links.accept(connection, nonce)
@@ -404,11 +399,12 @@ class RaftNode:
         packed = self._founding.decided() if self._core is None else None
         if packed is not None:
             log.info("%s: founds a cluster of masters %s", self._env.name, sorted(self.members()))
-            self._take_founding(packed)
+            self._take_founding(packed, 0)
             self.links.broadcast(self._hello())
 
-    def _take_founding(self, packed: bytes) -> None:
+    def _take_founding(self, packed: bytes, lineage: int) -> None:
         membership.found(self._store, packed)
+        membership.take_lineage(self._store, lineage)
         self._flush_wanted = True
         self._start_core()
 

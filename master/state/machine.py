@@ -16,12 +16,18 @@ from dfs.messages.common import Refused
 from dfs.messages.metadata import Answer, Submitted
 from dfs.rpc.codec import decode, decode_as
 from master.commands import (
+    AdjustCounts,
+    AdjustInode,
+    AdoptReplicas,
     ApplyOperations,
+    AttachInode,
     BeginSession,
     ChangeReplicas,
     CommandBatch,
+    EndRecovery,
     EndSession,
     ForgetDeletions,
+    MendRecords,
     ReapOrphans,
     SetMode,
     SetServer,
@@ -31,8 +37,10 @@ from master.state import (
     attributes,
     chunks,
     creation,
+    mending,
     orphans,
     records,
+    recovery,
     registry,
     removal,
     renaming,
@@ -83,6 +91,12 @@ _COMMANDS: dict[type, Callable[[Transaction, Any], object]] = {
     ChangeReplicas: replicas.change_replicas,
     SetMode: registry.set_mode,
     StrikeServer: registry.strike_server,
+    AdoptReplicas: recovery.adopt_replicas,
+    EndRecovery: recovery.end_recovery,
+    MendRecords: mending.mend_records,
+    AdjustInode: mending.adjust_inode,
+    AttachInode: mending.attach_inode,
+    AdjustCounts: mending.adjust_counts,
 }
 
 

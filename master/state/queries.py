@@ -12,13 +12,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import xxhash
-
 from dfs.layout import NAME_MAX_BYTES
 from dfs.messages.common import Attributes, Credentials
 from dfs.messages.metadata import ChunkMap, DirectoryEntry, DirectoryPage
 from master import tables as names
-from master.state import chunkmap, records, xattrs
+from master.state import chunkmap, digest, records, xattrs
 from master.state.chunkmap import server_entry as server_entry
 from master.state.records import Chunk, Counters, Inode, Mode, Session, key, key2, key_number
 from master.state.refusals import check_regular, refusal
@@ -285,12 +283,10 @@ def servers(tables: Tables) -> tuple[tuple[int, str, str], ...]:
 
 
 def state_digest(tables: Tables) -> str:
-    """xxh3_128 over every key and value of every table, in order, lengths included; as hex."""
-    digest = xxhash.xxh3_128()
+    """The hash of every key and value of every table, see `master.state.digest`."""
+    state = digest.StateDigest()
     for table in STATE_TABLES:
-        digest.update(table.encode() + b"\0")
+        state.table(table)
         for k, value in tables.scan(table):
-            digest.update(key2(len(k), len(value)))
-            digest.update(k)
-            digest.update(value)
-    return str(digest.hexdigest())
+            state.records(digest.pack(k, value))
+    return state.hex()

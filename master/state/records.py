@@ -24,6 +24,7 @@ integer of 64 bits.
     modes         # server, path   u8 mode, two times in ns (see `Mode`; path "": the server itself)
     counters      "counters"       the fields of `Counters`, fixed layout
     settings      "format"         nothing: the format byte is that of the whole state
+                  "recovering"     see `master.state.recovery`; there while a recovery is under way
 
 A cookie belongs to a name in a directory for as long as the name exists, whatever inode it leads
 to; cookies come from a counter of the directory that only rises. `.` is 1 and `..` is 2.

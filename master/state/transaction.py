@@ -146,11 +146,18 @@ class Transaction:
 
     def count_replica_set(self, wanted: int, servers: tuple[int, ...], change: int) -> None:
         """So many chunks more have these replicas."""
-        set_key = records.replica_set_key(wanted, servers)
+        self.adjust_replica_set(records.replica_set_key(wanted, servers), change)
+
+    def adjust_replica_set(self, set_key: bytes, change: int) -> None:
+        """The same for a key of the table."""
+        self._replica_sets[set_key] = self.replica_set_count(set_key) + change
+
+    def replica_set_count(self, set_key: bytes) -> int:
+        """How many chunks have these replicas."""
         if set_key not in self._replica_sets:
             stored = self.tables.get(names.REPLICA_SETS, set_key)
-            self._replica_sets[set_key] = 0 if stored is None else records.decode_number(stored)
-        self._replica_sets[set_key] += change
+            return 0 if stored is None else records.decode_number(stored)
+        return self._replica_sets[set_key]
 
     def replica_sets(self) -> Iterator[tuple[int, tuple[int, ...]]]:
         """(wanted, servers) of every set that some chunk has, as of now."""

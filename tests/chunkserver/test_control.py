@@ -31,6 +31,8 @@ def test_registers_reports_in_pages_and_beats(site: Site) -> None:
         async with cluster(site, ("cs1",), report_page=4) as made:
             for handle in range(10):
                 await made.client.write(made.chain, handle, 0, b"d" * (handle + 1))
+            while 1 not in made.leader.registered:
+                await made.leader.until_heard()
             made.leader.reports.clear()
             made.leader.registered[1].close()  # makes it come again
             while not any(r.last for r in made.leader.reports):

@@ -11,7 +11,8 @@ from chunkserver.damage import LOST_REPORTS, Damage
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
 from dfs.messages.chunks import CheckBlocks
-from dfs.messages.cluster import (
+from dfs.messages.cluster import Suspicion
+from dfs.messages.scrubbing import (
     ClearQuarantine,
     ControlScrub,
     GetScrubStatus,
@@ -20,7 +21,6 @@ from dfs.messages.cluster import (
     QuarantinePage,
     ScrubAction,
     ScrubStatus,
-    Suspicion,
 )
 from dfs.runtime.sim import World
 from tests.chunkserver.cluster import Cluster, Site, cluster, real_site, simulated_site

@@ -53,7 +53,7 @@ class History:
 
     async def sync(self, store: Store) -> None:
         if store.has(HANDLE):
-            await store.sync(HANDLE, clean=self.chance.random() < 0.5)
+            await store.syncing.sync(HANDLE, clean=self.chance.random() < 0.5)
             self.synced, self.touched = bytes(self.model), bytearray(len(self.touched))
 
     async def cut(self, store: Store) -> None:

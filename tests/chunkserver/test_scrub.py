@@ -14,7 +14,8 @@ from chunkserver.scrub import Walk
 from chunkserver.store import Store
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
-from dfs.messages.cluster import ScrubAction, Suspicion
+from dfs.messages.cluster import Suspicion
+from dfs.messages.scrubbing import ScrubAction
 from dfs.runtime.sim import World
 from tests.chunkserver.stores import get, put, store_on
 from tests.conftest import ExpectedLogs
@@ -52,7 +53,7 @@ class Scrubbed:
     async def fill(self, handles: int, size: int = 3 * BLOCK_BYTES + 100) -> None:
         for handle in range(handles):
             await put(self.store, handle, 0, bytes([handle + 1]) * size)
-            await self.store.sync(handle, clean=True)
+            await self.store.syncing.sync(handle, clean=True)
 
     async def pass_through(self) -> None:
         """One whole pass."""
@@ -136,7 +137,7 @@ def test_rot_in_the_checksums_is_found(expected_logs: ExpectedLogs) -> None:
         s.media.flip_bit(PATH.format(1), TABLE_OFFSET + 8 + 3)
         await s.pass_through()  # the replica is open: the server knows better
         assert s.due() == []
-        await s.store.sync(1)
+        await s.store.syncing.sync(1)
         s.media.flip_bit(PATH.format(1), TABLE_OFFSET + 8 + 3)
         await s.store.stop()
         await s.restart()
@@ -298,7 +299,7 @@ def test_a_block_under_concurrent_writes_is_never_called_damaged(seed: int) -> N
                 size = 1 + random.randrange(2 * BLOCK_BYTES)
                 await put(s.store, handle, offset, random.token(1) * size)
                 if random.random() < 0.2:
-                    await s.store.sync(handle)
+                    await s.store.syncing.sync(handle)
                 await s.env.clock.sleep(random.uniform(0, 0.002))
 
         async with trio.open_nursery() as nursery:
@@ -363,7 +364,7 @@ def test_the_scrub_makes_room_for_a_busy_disk() -> None:
                 async def sync() -> None:
                     while True:
                         await put(s.store, 0, 0, b"data")
-                        await s.store.sync(0)
+                        await s.store.syncing.sync(0)
 
                 if busy:
                     nursery.start_soon(sync)

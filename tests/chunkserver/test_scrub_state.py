@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chunkserver.scrub_state import ScrubState, decode, encode
-from dfs.messages.cluster import ScrubPass
+from dfs.messages.scrubbing import ScrubPass
 
 numbers = st.integers(0, 2**63)
 passes = st.builds(ScrubPass, numbers, numbers, numbers, numbers, numbers)

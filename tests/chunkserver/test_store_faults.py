@@ -58,11 +58,11 @@ def test_failed_sync_makes_the_disk_read_only(expected_logs: ExpectedLogs) -> No
         await put(store, 1, 0, b"data")
         world.disk("node").fail("/a/replicas", errno.EIO, "sync")
         with pytest.raises(Failure) as caught:
-            await store.sync(1)
+            await store.syncing.sync(1)
         assert (caught.value.code, caught.value.errno) == (Code.DISK, errno.EIO)
         world.disk("node").repair()
         with pytest.raises(Failure) as caught:  # what the page cache has lost nobody knows
-            await store.sync(1)
+            await store.syncing.sync(1)
         assert caught.value.errno == errno.EROFS
         assert await get(store, 1, 0, 9) == b"data"
 
@@ -77,9 +77,9 @@ def test_synced_data_survives_power_loss_with_its_name() -> None:
             store = store_on(world.env("node"), "/a")
             await store.start()
             await put(store, 1, 0, b"d" * 200_000)
-            await store.sync(1)
+            await store.syncing.sync(1)
             await put(store, 2, 0, b"e" * 100)  # a second name in the same directory
-            await store.sync(2)
+            await store.syncing.sync(2)
             world.crash("node")
             again = store_on(world.env("node"), "/a")
             await again.start()
@@ -115,10 +115,10 @@ def test_written_data_is_synced_in_the_background() -> None:
         store = store_on(env, "/a", settle_after_s=30)
         await store.start()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.settle)
+            nursery.start_soon(store.syncing.run)
             await put(store, 1, 0, b"data")
             await world.clock.sleep(32)
-            assert not store._unsynced
+            assert not len(store.syncing)
             replica = store.find(1).replica
             assert replica is not None
             assert not replica.dirty
@@ -137,7 +137,7 @@ def test_writes_go_on_during_a_sync() -> None:
         await store.start()
         await put(store, 1, 0, b"a" * 100)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.sync, 1)
+            nursery.start_soon(store.syncing.sync, 1)
             await world.clock.sleep(1)
             with env.clock.fail_after(1):
                 await put(store, 1, 50, b"b" * BLOCK_BYTES)
@@ -145,7 +145,7 @@ def test_writes_go_on_during_a_sync() -> None:
         replica = store.find(1).replica
         assert replica is not None
         assert replica.dirty  # what came in between is not covered
-        await store.sync(1)
+        await store.syncing.sync(1)
         assert not replica.dirty
 
     world.run(main)

@@ -33,7 +33,7 @@ def test_commands_are_completed_without_loading_them() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
     names = [line.partition(",")[2] for line in done.stdout.splitlines()]
-    assert names == ["mv", "mkdir", "mount", "master"]
+    assert names == ["mv", "mkdir", "mount", "master", "meta"]
 
 
 def test_an_unknown_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from dfs.cli.asking import Told
 from dfs.cli.scrub import duration, last_pass, quarantine_report, status_report
-from dfs.messages.cluster import DiskScrub, QuarantinedFile, ScrubPass, ScrubStatus
+from dfs.messages.scrubbing import DiskScrub, QuarantinedFile, ScrubPass, ScrubStatus
 from tests.cli.conftest import Dfs, Json
 
 NONE = ScrubPass()

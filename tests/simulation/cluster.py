@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 
 from chunkserver.server import ChunkServer
+from dfs.cli.checks import Checked, Checks
 from dfs.client import Client, open_client
 from dfs.config import Chunkserver, ChunkserverLimits, ClientLimits, Master, MasterLimits, Raft
 from dfs.config import Client as ClientConfig
@@ -70,7 +71,10 @@ class SimCluster:
         for n in self.masters:
             await self.world.start(f"master-{n}", partial(self._run_master, n))
         for n in self.chunkservers:
-            await self.world.start(f"chunkserver-{n}", partial(self._run_chunkserver, n))
+            await self.start_chunkserver(n)
+
+    async def start_chunkserver(self, n: int) -> None:
+        await self.world.start(f"chunkserver-{n}", partial(self._run_chunkserver, n))
 
     async def _run_master(
         self, n: int, env: Env, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
@@ -230,6 +234,11 @@ class SimCluster:
         for name, server in sorted(self.running.items()):
             if self.world.is_alive(name):
                 invariants.check(server.tables)
+
+    async def fsck(self, client: Client, *, deep: bool = False, inode: int = 0) -> Checked:
+        """What `dfs fsck` finds."""
+        checks = Checks(self.world.env("fsck"), client)
+        return await checks.check(lambda _: None, deep=deep, inode=inode)
 
     async def check_replicas(self, client: Client, inode: int, count: int) -> int:
         """All replicas of a file's chunks must be equal; the number of chunks looked at."""

@@ -14,7 +14,10 @@ from pathlib import Path
 import trio
 
 from dfs.client import Client
+from dfs.errors import Failure
+from dfs.messages.checking import Finding, Severity
 from dfs.runtime.sim import World
+from master.check.findings import Kind
 from tests.simulation.cluster import Knobs, SimCluster
 from tests.simulation.faults import Faults
 from tests.simulation.workload import SharedFile, Slowest, Worker, Wrong
@@ -131,6 +134,7 @@ async def _work(
     async with trio.open_nursery() as nursery:
         for name, ended in zip(names, done, strict=True):
             nursery.start_soon(work, name, ended)
+        nursery.start_soon(_patrol, cluster, until_s)
         if faults:
             nursery.start_soon(harassers.harass_masters, until_s)
             nursery.start_soon(harassers.harass_chunkservers, until_s)
@@ -139,6 +143,26 @@ async def _work(
         outcome.steps += worker.steps
         outcome.slowest.note(worker.slowest.seconds, worker.slowest.step)
     return workers
+
+
+async def _patrol(cluster: SimCluster, until_s: float) -> None:
+    """Check the cluster in the middle of the storm: what lacks may lack, no more than that."""
+    async with cluster.client("patrol") as client:
+        while cluster.world.clock.monotonic() < until_s:
+            await cluster.world.clock.sleep(3.0)
+            try:
+                checked = await cluster.fsck(client)
+            except Failure as failure:
+                cluster.world.trace("fsck failed", failure.message)
+                continue
+            _judge(checked.findings, frozenset({Severity.METADATA}))
+
+
+def _judge(findings: list[Finding], refused: frozenset[Severity]) -> None:
+    """Copies of chunks are not made anew yet: that some lack is true, and nothing else is."""
+    for finding in findings:
+        if Severity(finding.severity) in refused and finding.kind != Kind.TOO_FEW_COPIES:
+            raise Wrong(f"fsck: {finding.kind}: {finding.text}")
 
 
 async def _check(
@@ -152,6 +176,10 @@ async def _check(
     await cluster.until_clean()
     await cluster.until_agreed()
     cluster.check_invariants()
+    checked = await cluster.fsck(observer)
+    if checked.progress.problem:
+        raise Wrong(f"fsck: {checked.progress.problem}")
+    _judge(checked.findings, frozenset(Severity) - {Severity.NOTE})
     live = cluster.live_sessions()
     left = {s: sorted(v.opens) for s, v in live._live.items() if v.opens}
     if left:

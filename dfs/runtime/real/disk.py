@@ -21,7 +21,7 @@ import xxhash
 
 from dfs.runtime.disk import DiskSpace
 from dfs.runtime.network import Buffer, remaining
-from dfs.runtime.real.key_value import RealKeyValue
+from dfs.runtime.real.key_value import RealKeyValue, verify_file
 
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 TEMPORARY_SUFFIX = ".tmp"
@@ -203,6 +203,9 @@ class RealDisk:
 
     def open_key_value(self, path: str, tables: Sequence[str], map_size_bytes: int) -> RealKeyValue:
         return RealKeyValue(path, tables, map_size_bytes, self._settle)
+
+    def verify_key_value(self, path: str) -> None:
+        verify_file(path)
 
     def _settle(self) -> None:
         if self._sync_delay_s > 0:

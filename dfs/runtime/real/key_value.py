@@ -5,11 +5,12 @@ Reads share one read transaction, which the first read after a write renews, so 
 a B-tree descent and nothing else. `write` opens and commits its whole transaction in the thread
 that calls it; reads in the event loop go on meanwhile on the older state.
 
-Damage. LMDB trusts its file: a truncated one would end the process by SIGBUS at some later read.
-So before opening, the meta pages are parsed here and compared with the file's size. LMDB itself
-leaves a file shorter than its meta page says when the pages at the end were allocated and freed
-in one transaction; a short file is therefore walked by LMDB's offline verifier, which tells the
-two apart. Keys are 1 to 511 bytes, LMDB's own limits; the simulated store has the same.
+Damage. LMDB trusts its file, which has no checksums: a truncated one would end the process by
+SIGBUS at some later read, a bad page by an assertion. So before opening, the meta pages are parsed
+here and compared with the file's size. LMDB itself leaves a file shorter than its meta page says
+when the pages at the end were allocated and freed in one transaction; a short file is therefore
+walked by LMDB's offline verifier, which tells the two apart. `verify_file` has it walk any file.
+Keys are 1 to 511 bytes, LMDB's own limits; the simulated store has the same.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _PAGE_HEADER_BYTES = 16  # of LMDB 0.9 files; 1.0 has 24
 _META = struct.Struct("=IIQQ48s48sQQ")  # magic, version, address, map size, dbs, last page, txn
 _PAGE_SIZE = struct.Struct("=I")  # the free database's md_pad holds the page size
 _FILE_MODE = 0o600
+_FULL_BELOW_BYTES = 1 << 20  # what a full disk may still have left
 
 
 class RealKeyValue:
@@ -216,6 +218,18 @@ def _read_meta(page: bytes, path: str) -> _MetaPage:
     return _MetaPage(last_page, transaction, page_bytes)
 
 
+def verify_file(path: str) -> None:
+    """Walk every page of a file that nobody has open, about 50 MB/s. Raises Failure(DISK), OSError.
+
+    LMDB keeps no checksums, and ends the process by an assertion when it meets a page that is not
+    what it should be; so a file that may be damaged is walked before it is opened.
+    """
+    check_file(path)
+    size_bytes = os.path.getsize(path)
+    if size_bytes:
+        _verify(path, size_bytes)
+
+
 def _verify(path: str, size_bytes: int) -> None:
     try:
         problems = lmdb.verify.verify(path, subdir=False)  # type: ignore[no-untyped-call]
@@ -224,8 +238,13 @@ def _verify(path: str, size_bytes: int) -> None:
     if problems:
         raise Failure(
             Code.DISK,
-            f"the store {path} is truncated or damaged at {size_bytes} bytes: {problems[0]}",
+            f"the store {path} of {size_bytes} bytes is truncated or damaged: {problems[0]}",
         )
+
+
+def _is_full(path: str) -> bool:
+    status = os.statvfs(os.path.dirname(path) or ".")
+    return status.f_bavail * status.f_frsize < _FULL_BELOW_BYTES
 
 
 def _sync_file(path: str) -> None:
@@ -253,6 +272,9 @@ def _raise(error: lmdb.Error, path: str) -> NoReturn:
         raise OSError(errno.ENOSPC, f"the store {path} has reached its map size") from error
     if error.code == 0:  # not LMDB's but the binding's own: used after `close`
         raise OSError(errno.EBADF, "the store is closed", path) from error
+    if error.code == errno.EIO and _is_full(path):
+        # LMDB takes the short write that a disk answers when it becomes full for an I/O error.
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for the store", path) from error
     if error.code > 0:
         raise OSError(error.code, f"{os.strerror(error.code)} in the store", path) from error
     raise Failure(Code.DISK, f"the store {path} is damaged: {error}") from error

@@ -351,3 +351,11 @@ class SimDisk:
             raise Failure(Code.DISK, f"the store {path} is damaged")
         inode.store.make_tables(tables)
         return SimKeyValue(self._media, self._env, path, inode.store, map_size_bytes)
+
+    def verify_key_value(self, path: str) -> None:
+        path = self._at(path, "read")
+        inode = self._media.inode(path)
+        if inode.store is None:
+            Store.from_bytes(inode.read_all(), path)
+        elif inode.store.damaged:
+            raise Failure(Code.DISK, f"the store {path} is damaged")
