@@ -198,6 +198,9 @@ class Repair:
         now, interval_s = self._now(), self._limits.repair_interval_s
         if now - self._assessed_at >= interval_s:
             self._outflows.age(now)
+            for view in self._fleet.views({}, {}).values():
+                if not view.ready:
+                    self.pace.forget(view.id)
             await self._assess()
             self._assessed_at = now
         walking = bool(self.assessment.actionable) and now >= self._walk_at

@@ -7,7 +7,6 @@ over leadership before it goes.
 from __future__ import annotations
 
 import logging
-from array import array
 from functools import partial
 
 import trio
@@ -17,25 +16,18 @@ from dfs.metrics.monitor import Monitor
 from dfs.metrics.rpc import Rpc
 from dfs.rpc import Endpoint, Handlers, Identity, Pool, serve
 from dfs.runtime import Env
-from master.census import Census
 from master.checking import Checking
 from master.chunkservers import Chunkservers
 from master.clients import Clients
-from master.disk_drain import DiskDrain
 from master.dumps import Dumps
-from master.fleet import FleetWatch
 from master.janitor import Janitor
 from master.meter import MasterMeter
 from master.metrics import MasterMetrics, reasons
 from master.opening import open_store
 from master.operators import Operators
 from master.raft import RaftNode
-from master.repair import Repair
-from master.repair_steps import RepairSteps
-from master.replica_notes import ReplicaNotes
-from master.reports import Reports
+from master.replica_care import ReplicaCare
 from master.sessions import LiveSessions
-from master.settling import Settling
 from master.state import StateMachine, queries
 from master.tables import Tables
 from master.upkeep import Upkeep
@@ -55,53 +47,14 @@ class MasterServer:
         self.raft = RaftNode(env, self._endpoint, config, self._store, StateMachine(self.tables))
         self._sessions = LiveSessions(config.limits.session_ttl_s)
         self.chunkservers = Chunkservers(env, self.raft, self.tables, config.cluster, config.limits)
-        self.notes = ReplicaNotes()
-        self.settling = Settling(
-            env, self.raft, self.tables, self.chunkservers, self.notes, config.limits
-        )
-        self.fleet = FleetWatch(env, self.tables, self.chunkservers, config.limits)
-        steps = RepairSteps(
-            env,
-            self.raft,
-            self.tables,
-            self.chunkservers,
-            self.notes,
-            self.settling,
-            config.limits,
-        )
-        self.repair = Repair(
-            env,
-            self.raft,
-            self.tables,
-            self.notes,
-            self.settling,
-            steps,
-            self.fleet,
-            config.limits,
-        )
-        self._drain = DiskDrain(
-            env, self.raft, self.chunkservers, self.fleet, self.repair, config.limits
-        )
-        self._census = Census(
-            env,
-            self.raft,
-            self.tables,
-            self.chunkservers,
-            self.notes,
-            self.settling,
-            self.repair,
-            config.limits,
-        )
-        self.chunkservers.on_heartbeat = self._heard
-        self._reports = Reports(env, self.tables, self.chunkservers, self.notes, self.settling)
-        self._reports.on_reported = self._reported
+        self.care = ReplicaCare(env, self.raft, self.tables, self.chunkservers, config.limits)
         self._janitor = Janitor(
             env,
             self.raft,
             self.tables,
             self._sessions,
             self.chunkservers,
-            self.notes,
+            self.care.notes,
             config.limits,
         )
         self._dumps = Dumps(env, self.raft, self._store, config)
@@ -113,9 +66,7 @@ class MasterServer:
             self.raft,
             self.tables,
             self.chunkservers,
-            self.settling,
-            self.repair,
-            self.fleet,
+            self.care,
             self._janitor,
             config.limits,
         )
@@ -142,15 +93,15 @@ class MasterServer:
             self.tables,
             self._sessions,
             self.chunkservers,
-            self.settling,
-            self.repair,
+            self.care.settling,
+            self.care.repair,
             self._janitor,
             config.cluster,
             config.limits,
             self._meter,
         )
         operators = Operators(env, raft, self.tables, self.chunkservers, config.cluster)
-        self.checking.reports = self._reports.handlers()
+        self.checking.reports = self.care.handlers()
         recovery = self.chunkservers.recovery
         return {
             **self.checking.handlers(),
@@ -160,7 +111,7 @@ class MasterServer:
             **recovery.handlers(),
             **self._dumps.handlers(),
             **self.chunkservers.handlers(),
-            **self._reports.handlers(),
+            **self.care.handlers(),
             **operators.handlers(),
         }
 
@@ -168,21 +119,11 @@ class MasterServer:
         """Volatile knowledge belongs to one leadership; the next one learns its own."""
         self.chunkservers.forget_all()
         self.checking.forget_all()
-        self.settling.forget_all()
-        self.repair.restart()
-        self._census.restart()
+        self.care.restart()
         if leads:
             now = self._env.clock.boottime()
             self._sessions.restart(queries.sessions(self.tables), now)
             self._janitor.restart()
-
-    def _reported(self, server: int, handles: array[int]) -> None:
-        self.settling.server_reported()
-        self.repair.wake()
-        self._census.reported(server, handles)
-
-    def _heard(self, server: int, client_bytes: int) -> None:
-        self.repair.pace.heard(server, self._env.clock.boottime(), client_bytes)
 
     async def run(
         self,
@@ -198,11 +139,7 @@ class MasterServer:
             await nursery.start(self.raft.run)
             nursery.start_soon(self._janitor.run)
             nursery.start_soon(self.checking.run)
-            nursery.start_soon(self.settling.run)
-            nursery.start_soon(self.repair.run)
-            pool = Pool(self._endpoint, nursery)
-            nursery.start_soon(self._drain.run, pool)
-            nursery.start_soon(self._census.run, pool)
+            self.care.start(nursery, Pool(self._endpoint, nursery))
             nursery.start_soon(self._dumps.run)
             log.info("%s: serving on %s", self._env.name, address)
             task_status.started(address)

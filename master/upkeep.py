@@ -24,12 +24,11 @@ from dfs.runtime import Env
 from master import repair_plan
 from master.chunkservers import Chunkservers
 from master.commands import SetMode, StrikeServer
-from master.fleet import Fleet, FleetWatch
+from master.fleet import Fleet
 from master.janitor import Janitor
 from master.raft import RaftNode
-from master.repair import Repair
 from master.repair_plan import used_fraction
-from master.settling import Settling
+from master.replica_care import ReplicaCare
 from master.state import queries
 from master.tables import Tables
 
@@ -48,15 +47,14 @@ class Upkeep:
         raft: RaftNode,
         tables: Tables,
         chunkservers: Chunkservers,
-        settling: Settling,
-        repair: Repair,
-        fleet: FleetWatch,
+        care: ReplicaCare,
         janitor: Janitor,
         limits: MasterLimits,
     ) -> None:
         self._env, self._raft, self._tables = env, raft, tables
-        self._chunkservers, self._settling, self._repair = chunkservers, settling, repair
-        self._fleet, self._janitor, self._limits = fleet, janitor, limits
+        self._chunkservers = chunkservers
+        self._settling, self._repair = care.settling, care.repair
+        self._fleet, self._janitor, self._limits = care.fleet, janitor, limits
 
     def handlers(self) -> Handlers:
         return {

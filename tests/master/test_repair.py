@@ -445,7 +445,7 @@ def test_copies_are_bounded_in_number_and_rate(tmp_path: Path) -> None:
         most: dict[int, int] = {}
         for _ in range(1000):
             await cluster.world.clock.sleep(0.1)
-            for number, count in leader.repair.copies().items():
+            for number, count in leader.care.repair.copies().items():
                 most[number] = max(most.get(number, 0), count)
         assert max(most.values()) == 2
         rates = {o.bytes_per_s for _, o in fetches(cluster)}

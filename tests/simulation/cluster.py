@@ -210,7 +210,7 @@ class SimCluster:
         whole = all(
             len(servers) >= wanted for wanted, servers, _ in queries.replica_sets(leader.tables)
         )
-        settled = leader.settling.counts() == (0, 0)
+        settled = leader.care.settling.counts() == (0, 0)
         return whole and settled and reported == list(self.chunkservers)
 
     async def until_redundant(self, timeout_s: float) -> bool:

@@ -170,7 +170,7 @@ async def _check(
 ) -> None:
     inodes = [inode for worker in workers for inode in await worker.compare_all(observer)]
     if not await cluster.until_redundant(REPAIRED_S):
-        raise Wrong(f"not all is repaired: {cluster.leading().settling.counts()}")
+        raise Wrong(f"not all is repaired: {cluster.leading().care.settling.counts()}")
     for inode in dict.fromkeys(inodes):
         outcome.chunks += await cluster.check_replicas(observer, inode, 16)
     await cluster.until_clean()
