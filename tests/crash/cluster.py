@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 from dfs.local import mounts, processes
 from dfs.local.layout import CHUNKSERVER, MASTER, MOUNT, Member, Root
 from tests.crash.model import Found, Seen
+from tests.crash.power import Disk, make_disks
 
 PATIENCE_S = 60.0
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -28,7 +30,8 @@ class Unmet(Exception):
 class Cluster:
     """Masters, chunkservers and mounts below one directory. `up` starts what does not run.
 
-    `environment` is added to that of its processes.
+    `environment` is added to that of its processes. With `disks` each server has a disk of its
+    own, whose power can be cut.
     """
 
     def __init__(
@@ -38,12 +41,18 @@ class Cluster:
         mounts: int = 2,
         chunkservers: int = 4,
         environment: Mapping[str, str] | None = None,
+        disks: bool = False,
     ) -> None:
         self.base, self.root = base, Root(str(base / "root"))
         self.mounts = [base / f"mnt-{number}" for number in range(1, mounts + 1)]
         self._chunkservers = chunkservers
         self._environment = {**os.environ, **(environment or {})}
         self._ever_up = False
+        self.disks: dict[str, Disk] = {}
+        if disks:
+            os.makedirs(self.root.path, mode=0o700)
+            directories = [self.root.data(member) for member in self.servers()]
+            self.disks = make_disks(base / "disks", directories)
 
     # -- its command line
 
@@ -67,8 +76,15 @@ class Cluster:
             self.dfs(*start, "--chunkservers", self._chunkservers, "--mount", mount)
         self._ever_up = True
 
-    def down(self, *arguments: object) -> None:
-        self.dfs("local", "down", "--root", self.root.path, *arguments)
+    def end(self) -> None:
+        """Stop and unmount everything, whatever state it is in."""
+        try:
+            self.dfs("local", "down", "--root", self.root.path, "--force")
+        finally:
+            for mount in self.mounts:
+                take_away(mount)
+            for disk in self.disks.values():
+                disk.unmount()
 
     # -- its processes
 
@@ -77,6 +93,9 @@ class Cluster:
 
     def masters(self) -> list[Member]:
         return [Member(MASTER, number) for number in (1, 2, 3)]
+
+    def servers(self) -> list[Member]:
+        return [*self.masters(), *self.chunkservers()]
 
     def clients(self) -> list[Member]:
         return [Member(MOUNT, number) for number in range(1, len(self.mounts) + 1)]
@@ -88,7 +107,7 @@ class Cluster:
         return next((Member(MASTER, number) for number in leading), None)
 
     def signal(self, member: Member, number: signal.Signals) -> bool:
-        """Signal exactly that process; False when it does not run."""
+        """Signal exactly that process; False when it does not run. SIGKILL waits for its end."""
         process = processes.remembered(self.root, member)
         if process is None:
             return False
@@ -100,9 +119,22 @@ class Cluster:
             if not process.alive:
                 return False
             signal.pidfd_send_signal(descriptor, number)
+            if number is signal.SIGKILL:
+                select.select([descriptor], [], [], PATIENCE_S)
         finally:
             os.close(descriptor)
         return True
+
+    def cut_power(self, members: Sequence[Member]) -> None:
+        """The power of these servers goes, at one moment, and comes back; they are not started."""
+        for member in members:
+            self.signal(member, signal.SIGSTOP)  # so that nobody sees an error of a dying disk
+        for member in members:
+            self.disks[self.root.data(member)].cut()
+        for member in members:
+            self.signal(member, signal.SIGKILL)
+        for member in members:
+            self.disks[self.root.data(member)].come_back()
 
     # -- what it says of itself
 

@@ -3,6 +3,8 @@
 A round's `Plan` follows from its random numbers alone: one to three disturbances with pauses
 between. A `kill` is SIGKILL; the cluster is brought back at the end of the plan. A `stop` is
 SIGSTOP, and SIGCONT after a while, which may be long enough for the others to count it as dead.
+Where the servers have disks of their own there are also power cuts: of everything at once (with the
+clients' machines), of one chunkserver, of one master.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from tests.crash.cluster import Cluster, pause
 
 KILL, STOP = "kill", "stop"
 TARGETS = ("client", "chunkserver", "leader", "masters", "chunkservers", "everything")
+POWER_TARGETS = ("power", "power-chunkserver", "power-master")
 GAP_MAX_S = 0.9
 HOLD_MAX_S = 4.0  # longer than a write chain waits for a link, about a client's own patience
 
@@ -31,7 +34,13 @@ class Disturbance:
     hold_s: float
     seed: int
 
+    @property
+    def is_power_cut(self) -> bool:
+        return self.target in POWER_TARGETS
+
     def __str__(self) -> str:
+        if self.is_power_cut:
+            return f"{self.target} cut after {self.gap_s:.2f} s"
         lasting = f" for {self.hold_s:.1f} s" if self.how == STOP else ""
         return f"{self.how} {self.target}{lasting} after {self.gap_s:.2f} s"
 
@@ -57,13 +66,28 @@ def carry_out(cluster: Cluster, blows: Sequence[Disturbance]) -> list[Member]:
         pause(blow.gap_s)
         chance = random.Random(blow.seed)
         members = _members(cluster, blow.target, chance)
-        if blow.how == STOP:
+        if blow.is_power_cut:
+            members = _cut_power(cluster, blow.target, chance)
+        elif blow.how == STOP:
             _stop(cluster, members, blow.hold_s)
             continue
         for member in members:
             if cluster.signal(member, signal.SIGKILL) and member.role == MOUNT:
                 killed.append(member)
     return killed
+
+
+def _cut_power(cluster: Cluster, target: str, chance: random.Random) -> list[Member]:
+    """Cut it; whom else that kills."""
+    if target != "power":
+        role = cluster.masters() if target == "power-master" else cluster.chunkservers()
+        cluster.cut_power([chance.choice(role)])
+        return []
+    # The clients' machines go first, or they would see the others go.
+    for client in cluster.clients():
+        cluster.signal(client, signal.SIGSTOP)
+    cluster.cut_power(cluster.servers())
+    return cluster.clients()
 
 
 def _stop(cluster: Cluster, members: Sequence[Member], hold_s: float) -> None:
@@ -78,6 +102,8 @@ def _stop(cluster: Cluster, members: Sequence[Member], hold_s: float) -> None:
 
 def _members(cluster: Cluster, target: str, chance: random.Random) -> list[Member]:
     """Whom it hits, in the order in which it hits them."""
+    if target in POWER_TARGETS:
+        return []
     if target == "client":
         return [chance.choice(cluster.clients())]
     if target == "chunkserver":
@@ -88,6 +114,6 @@ def _members(cluster: Cluster, target: str, chance: random.Random) -> list[Membe
     everybody = {
         "masters": cluster.masters(),
         "chunkservers": cluster.chunkservers(),
-        "everything": [*cluster.masters(), *cluster.chunkservers(), *cluster.clients()],
+        "everything": [*cluster.servers(), *cluster.clients()],
     }[target]
     return chance.sample(everybody, len(everybody))

@@ -83,8 +83,14 @@ class _Left:
 class Rounds:
     """Rounds on one cluster, which is up."""
 
-    def __init__(self, cluster: Cluster, targets: Sequence[str] = disturbances.TARGETS) -> None:
-        self._cluster, self._targets = cluster, targets
+    def __init__(
+        self,
+        cluster: Cluster,
+        targets: Sequence[str] = disturbances.TARGETS,
+        *,
+        replicas: bool = True,
+    ) -> None:
+        self._cluster, self._targets, self._replicas = cluster, targets, replicas
         self._left: list[list[_Left]] = []
         self._count = 0
 
@@ -102,7 +108,8 @@ class Rounds:
         finally:
             for writer in writers:
                 writer.stop()
-        outcome.facts = self._check(writers, killed)
+        power = any(blow.is_power_cut for blow in outcome.blows)
+        outcome.facts = self._check(writers, killed, power=power)
         outcome.operations = sum(len(writer.noted().operations) for writer in writers)
         self._forget_old()
         outcome.took_s = time.monotonic() - began
@@ -128,21 +135,26 @@ class Rounds:
 
     # -- checking
 
-    def _check(self, writers: Sequence[Writer], killed: Sequence[Member]) -> list[str]:
+    def _check(
+        self, writers: Sequence[Writer], killed: Sequence[Member], *, power: bool
+    ) -> list[str]:
         facts: list[str] = []
         left: list[_Left] = []
         for writer in writers:
             survived = writer.mount not in killed
-            facts += self._check_writer(writer, left, survived=survived)
+            facts += self._check_writer(writer, left, survived=survived, power=power)
         for earlier in [found for kept in self._left for found in kept]:
             facts += self._check_again(earlier)
         self._left.append(left)
         facts += [fact for fact in (self._cluster.masters_differ(),) if fact]
         paths = [f"/{found.directory}/{path}" for found in left for path in _files(found.seen)]
-        facts += [fact for fact in (self._cluster.replicas_differ(paths),) if fact]
+        if self._replicas:
+            facts += [fact for fact in (self._cluster.replicas_differ(paths),) if fact]
         return facts
 
-    def _check_writer(self, writer: Writer, left: list[_Left], *, survived: bool) -> list[str]:
+    def _check_writer(
+        self, writer: Writer, left: list[_Left], *, survived: bool, power: bool
+    ) -> list[str]:
         """Through each mount; all must see the same."""
         manifest, name = writer.noted(), writer.directory.name
         facts: list[str] = []
@@ -152,7 +164,7 @@ class Rounds:
             except OSError as error:
                 facts.append(f"writer {writer.number} by {mount.name}: {error}")
                 continue
-            for violation in manifest.check(seen, survived=survived):
+            for violation in manifest.check(seen, survived=survived, power=power):
                 history = manifest.history(violation.file)[-HISTORY_LINES:]
                 facts.append(f"writer {writer.number} by {mount.name}: {violation.text}")
                 facts += [f"    {operation}" for operation in history]
