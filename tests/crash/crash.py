@@ -24,17 +24,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.crash import power
+from tests.crash import faults, power
 from tests.crash.cluster import Cluster, Unmet
 from tests.crash.disturbances import POWER_TARGETS, TARGETS
 from tests.crash.rounds import Rounds
 
 
 @contextlib.contextmanager
-def workplace(keep: list[bool], *, disks: bool) -> Iterator[Cluster]:
+def workplace(keep: list[bool], *, disks: bool, fault: str = "") -> Iterator[Cluster]:
     """A cluster in a temporary directory; stopped at the end, and removed unless `keep` says so."""
     base = Path(tempfile.mkdtemp(prefix="dfs-crash-"))
-    cluster = Cluster(base, disks=disks)
+    cluster = faults.faulty_cluster(base, fault) if fault else Cluster(base, disks=disks)
     try:
         yield cluster
     finally:
@@ -69,8 +69,9 @@ def main() -> int:
     parser.add_argument(
         "--no-replicas", action="store_true", help="do not compare the replicas of each chunk"
     )
+    parser.add_argument("--plant", choices=list(faults.ALL), help="break it, and see it noticed")
     options = parser.parse_args()
-    targets = options.only.split(",")
+    targets = faults.ALL[options.plant] if options.plant else options.only.split(",")
     unknown = [target for target in targets if target not in known]
     if unknown:
         parser.error(f"no such target: {unknown[0]}")
@@ -80,7 +81,7 @@ def main() -> int:
     # Ended from outside, it still stops the cluster that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     keep = [True]
-    with workplace(keep, disks=disks) as cluster:
+    with workplace(keep, disks=disks, fault=options.plant or "") as cluster:
         try:
             failed = run(cluster, options.seed, options.rounds, targets, not options.no_replicas)
         except Unmet as error:

@@ -16,13 +16,15 @@ What must hold (`check`):
 - **The power went** (`power`): as before, but only fsync makes contents safe, and a block that was
   never synced may be zeros.
 
-Each violation is a sentence; nothing here does I/O.
+Each violation is a sentence; but for `Manifest.load` nothing here does I/O.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.crash import content
@@ -215,7 +217,8 @@ class Violation:
     """A fact that does not hold, and the file or name concerned."""
 
     text: str
-    file: int = 0
+    path: str = ""
+    file: int = DIRECTORY
 
 
 class Manifest:
@@ -225,20 +228,27 @@ class Manifest:
         self.writer, self.operations = writer, operations
         self._files = {o.number: o.kind for o in operations if o.do == "create"}
 
+    @classmethod
+    def load(cls, writer: int, path: Path) -> Manifest:
+        """What is in the file; nothing when the writer did not come to begin."""
+        lines = path.read_text().splitlines() if path.exists() else []
+        return cls(writer, operations_of([json.loads(line) for line in lines]))
+
     @property
     def in_doubt(self) -> list[Operation]:
         """What was begun and never acknowledged: the last one, if any."""
         return [o for o in self.operations if not o.acknowledged]
 
-    def history(self, file: int) -> list[Operation]:
-        """Every operation that concerns the file or one of its names."""
+    def history(self, violation: Violation) -> list[Operation]:
+        """Every operation on the file or one of its names; on the name, where it is no file's."""
         tree, found = Tree(), []
         for operation in self.operations:
-            touched = file in (operation.file, operation.number)
-            touched |= bool(file) and file in (
-                tree.names.get(operation.path),
-                tree.names.get(operation.to),
-            )
+            paths = (operation.path, operation.to)
+            if violation.file == DIRECTORY:
+                touched = any(violation.path and path == violation.path for path in paths)
+            else:
+                files = [operation.file, operation.number, *map(tree.names.get, paths)]
+                touched = violation.file in files
             if touched:
                 found.append(operation)
             if operation.acknowledged:
@@ -284,13 +294,13 @@ class Manifest:
                 if survived
                 else history.after_crash(found.data, power=power)
             )
-            wrong[file] = [Violation(f"{path}: {text}", file) for text in texts]
+            wrong[file] = [Violation(f"{path}: {text}", path, file) for text in texts]
         return [violation for found_wrong in wrong.values() for violation in found_wrong]
 
 
 def _names_wrong(tree: Tree, seen: Seen) -> list[Violation]:
-    wrong = [Violation(f"{p} is lost", tree.names[p]) for p in tree.names if p not in seen]
-    wrong += [Violation(f"{p} is there and should not be") for p in seen if p not in tree.names]
+    wrong = [Violation(f"{p} is lost", p, tree.names[p]) for p in tree.names if p not in seen]
+    wrong += [Violation(f"{p} is there and should not be", p) for p in seen if p not in tree.names]
     inodes: dict[int, int] = {}  # inode -> file
     files: dict[int, int] = {}
     for path, file in tree.names.items():
@@ -298,12 +308,12 @@ def _names_wrong(tree: Tree, seen: Seen) -> list[Violation]:
             continue
         found = seen[path]
         if (found is None) != (file == DIRECTORY):
-            wrong.append(Violation(f"{path} is of another kind", file))
+            wrong.append(Violation(f"{path} is of another kind", path, file))
         elif found is not None:
             known = (inodes.setdefault(found.inode, file), files.setdefault(file, found.inode))
             if known != (file, found.inode):
-                wrong.append(Violation(f"{path} is not the file it should be", file))
+                wrong.append(Violation(f"{path} is not the file it should be", path, file))
             if not wrong and found.links != tree.links(file):
                 text = f"{path} has {found.links} links, due are {tree.links(file)}"
-                wrong.append(Violation(text, file))
+                wrong.append(Violation(text, path, file))
     return wrong

@@ -12,7 +12,6 @@ failure shows the plan, the violated facts and the history of the file concerned
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import subprocess
@@ -26,7 +25,7 @@ from dfs.local.layout import Member
 from tests.crash import disturbances
 from tests.crash.cluster import REPOSITORY, Cluster, Unmet, look, pause
 from tests.crash.disturbances import Disturbance
-from tests.crash.model import Found, Manifest, Seen, operations_of
+from tests.crash.model import Found, Manifest, Seen
 
 WRITERS_PER_MOUNT = 2
 KEPT_ROUNDS = 3  # directories of earlier rounds that are looked at again
@@ -52,8 +51,7 @@ class Writer:
             raise Unmet(f"writer {self.number} hangs in an operation") from None
 
     def noted(self) -> Manifest:
-        lines = self.manifest.read_text().splitlines() if self.manifest.exists() else []
-        return Manifest(self.number, operations_of([json.loads(line) for line in lines]))
+        return Manifest.load(self.number, self.manifest)
 
 
 @dataclass(slots=True)
@@ -165,7 +163,7 @@ class Rounds:
                 facts.append(f"writer {writer.number} by {mount.name}: {error}")
                 continue
             for violation in manifest.check(seen, survived=survived, power=power):
-                history = manifest.history(violation.file)[-HISTORY_LINES:]
+                history = manifest.history(violation)[-HISTORY_LINES:]
                 facts.append(f"writer {writer.number} by {mount.name}: {violation.text}")
                 facts += [f"    {operation}" for operation in history]
             if mount == self._cluster.mounts[0]:
@@ -178,7 +176,9 @@ class Rounds:
             seen = look(mount / earlier.directory)
         except OSError as error:
             return [f"{earlier.directory}, right before, by {mount.name}: {error}"]
-        differing = [path for path in {**earlier.seen, **seen} if _differs(earlier.seen, seen, path)]
+        differing = [
+            path for path in {**earlier.seen, **seen} if _differs(earlier.seen, seen, path)
+        ]
         text = f"{earlier.directory} is not what it was a round before, by {mount.name}"
         return [f"{text}: {path}" for path in differing]
 

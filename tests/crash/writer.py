@@ -155,7 +155,9 @@ class Writer:
 
     def _on_open(self, do: str) -> Operation | None:
         found = self._pick()
-        return None if found is None or found[1].descriptor is None else self._next(do, file=found[0])
+        return (
+            None if found is None or found[1].descriptor is None else self._next(do, file=found[0])
+        )
 
     def _choose_read(self) -> Operation | None:
         found = self._pick()

@@ -1,0 +1,87 @@
+"""A short run of `scripts/crash`, and that each planted fault makes it fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash import faults, power
+from tests.crash.cluster import Cluster
+from tests.crash.rounds import Rounds
+
+pytestmark = [pytest.mark.mount, pytest.mark.timeout(600)]
+
+ROUNDS_TO_NOTICE = 12
+Make = Callable[[Cluster], Cluster]
+needs_disks = pytest.mark.skipif(not power.available(), reason="needs root and loop devices")
+
+
+@pytest.fixture
+def made() -> Iterator[Make]:
+    """Bring a cluster up that is taken down at the end of the test."""
+    clusters: list[Cluster] = []
+
+    def make(cluster: Cluster) -> Cluster:
+        clusters.append(cluster)
+        cluster.up()
+        return cluster
+
+    yield make
+    for cluster in clusters:
+        cluster.end()
+
+
+@pytest.mark.parametrize(
+    ("targets", "seed"),
+    [
+        (["client", "chunkserver", "leader"], 1),
+        (["masters", "chunkservers"], 11),
+        (["everything"], 21),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_what_was_acknowledged_survives_kills_and_stops(
+    made: Make, tmp_path: Path, targets: list[str], seed: int
+) -> None:
+    rounds = Rounds(made(Cluster(tmp_path)), targets)
+    for number in range(4):
+        outcome = rounds.run(seed + number)
+        assert not outcome.facts, str(outcome)
+        assert outcome.operations, "the writers did nothing"
+
+
+@needs_disks
+def test_what_was_synced_survives_power_loss(made: Make, tmp_path: Path) -> None:
+    rounds = Rounds(made(Cluster(tmp_path, disks=True)), ["power"])
+    for number in range(6):
+        outcome = rounds.run(31 + number)
+        assert not outcome.facts, str(outcome)
+
+
+def noticed(made: Make, base: Path, fault: str) -> str:
+    """The facts that the first failing round of a cluster with that fault reports."""
+    rounds = Rounds(made(faults.faulty_cluster(base, fault)), faults.ALL[fault], replicas=False)
+    for seed in range(ROUNDS_TO_NOTICE):
+        outcome = rounds.run(seed)
+        if outcome.facts:
+            return str(outcome)
+    return ""
+
+
+LOSS = re.compile(r"is lost|are safe|due is|bytes are there|No such file|differ|is not the file")
+
+
+@pytest.mark.parametrize("fault", faults.SHOWN_BY_KILLS)
+def test_broken_durability_is_noticed(made: Make, tmp_path: Path, fault: str) -> None:
+    assert LOSS.search(noticed(made, tmp_path, fault))
+
+
+@needs_disks
+@pytest.mark.parametrize("fault", faults.SHOWN_BY_POWER_CUTS)
+def test_a_missing_fsync_is_noticed_when_power_is_lost(
+    made: Make, tmp_path: Path, fault: str
+) -> None:
+    assert LOSS.search(noticed(made, tmp_path, fault))
