@@ -114,7 +114,7 @@ class Rounds:
         return outcome
 
     def _start_writers(self, chance: random.Random) -> list[Writer]:
-        made = []
+        made: list[Writer] = []
         for member, mount in zip(self._cluster.clients(), self._cluster.mounts, strict=True):
             for _ in range(WRITERS_PER_MOUNT):
                 number = len(made) + 1

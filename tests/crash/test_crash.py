@@ -71,7 +71,7 @@ def noticed(made: Make, base: Path, fault: str) -> str:
     return ""
 
 
-LOSS = re.compile(r"is lost|are safe|due is|bytes are there|No such file|differ|is not the file")
+LOSS = re.compile(r"is lost|are safe|due is|bytes are there|No such file|not the file|Input/output")
 
 
 @pytest.mark.parametrize("fault", faults.SHOWN_BY_KILLS)

@@ -82,7 +82,11 @@ def master_skips_fsync() -> None:
     import lmdb
 
     honest = lmdb.open
-    lmdb.open = lambda *a, **k: honest(*a, **{**k, "sync": False, "metasync": False})
+
+    def without_sync(*arguments: Any, **options: Any) -> Any:
+        return honest(*arguments, **{**options, "sync": False, "metasync": False})
+
+    setattr(lmdb, "open", without_sync)  # noqa: B010
 
 
 _FAULTS = {
