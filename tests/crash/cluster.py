@@ -155,6 +155,13 @@ class Cluster:
         until(level, "all masters at one applied index")
         return "" if len({digest for _, digest in told}) == 1 else f"the masters differ: {told}"
 
+    def info(self, paths: Iterable[str]) -> list[dict[str, Any]]:
+        """What `dfs info` says of files."""
+        told: list[dict[str, Any]] = json.loads(
+            self.dfs("info", "--json", *paths, accept=range(8))
+        )
+        return told
+
     def replicas_differ(self, paths: Iterable[str]) -> str:
         """Wait until every chunk's replicas are alike; what is amiss still, "" for nothing."""
         names, found = list(paths), [""]
@@ -162,7 +169,7 @@ class Cluster:
             return ""
 
         def alike() -> bool:
-            told = json.loads(self.dfs("info", "--json", *names, accept=range(8)))
+            told = self.info(names)
             problems = [_problems(file) for file in told]
             found[0] = "; ".join(problem for problem in problems if problem)
             if len(told) != len(names):
