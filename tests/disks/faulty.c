@@ -5,7 +5,8 @@
  *     CALL ERRNO PREFIX
  *
  * CALL is read, write or sync; a call of that kind on a file whose path begins with PREFIX fails
- * with that errno. An empty or missing file: no faults. This is how a test gives one server of a
+ * with that errno; with ENOSPC only one that makes the file longer. An empty or missing file: no
+ * faults. This is how a test gives one server of a
  * running cluster a disk that cannot read, or write, or sync, without a switch in the product.
  */
 #define _GNU_SOURCE
@@ -15,12 +16,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <fcntl.h>
 
-static int fault_of(int fd, const char *call)
+static int grows(int fd, off_t end)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 && end > status.st_size;
+}
+
+static off_t end_of(const struct iovec *v, int n, off_t at)
+{
+    for (int i = 0; i < n; i++)
+        at += v[i].iov_len;
+    return at;
+}
+
+static int fault_of(int fd, const char *call, off_t end)
 {
     const char *faults = getenv("DFS_FAULTS");
     char text[4096], link[64], path[PATH_MAX];
@@ -44,15 +59,16 @@ static int fault_of(int fd, const char *call)
         char kind[16], prefix[PATH_MAX];
         int number;
         if (sscanf(line, "%15s %d %4095s", kind, &number, prefix) == 3 &&
-            strcmp(kind, call) == 0 && strncmp(path, prefix, strlen(prefix)) == 0)
+            strcmp(kind, call) == 0 && (number != ENOSPC || grows(fd, end)) &&
+            strncmp(path, prefix, strlen(prefix)) == 0)
             return number;
     }
     return 0;
 }
 
-#define FAIL_OR_CALL(call, fd, name, type, ...)                 \
+#define FAIL_OR_CALL(call, fd, end, name, type, ...)            \
     do {                                                        \
-        int saved = errno, fault = fault_of(fd, call);          \
+        int saved = errno, fault = fault_of(fd, call, end);     \
         errno = saved;                                          \
         if (fault) {                                            \
             errno = fault;                                      \
@@ -74,22 +90,22 @@ typedef int (*cut_file)(int, off_t);
 #define VECTOR(name, call)                                                            \
     ssize_t name(int fd, const struct iovec *v, int n, off_t at)                      \
     {                                                                                 \
-        FAIL_OR_CALL(call, fd, #name, vector_at, fd, v, n, at);                       \
+        FAIL_OR_CALL(call, fd, end_of(v, n, at), #name, vector_at, fd, v, n, at);     \
     }
 #define VECTOR_FLAGS(name, call)                                                      \
     ssize_t name(int fd, const struct iovec *v, int n, off_t at, int flags)           \
     {                                                                                 \
-        FAIL_OR_CALL(call, fd, #name, vector_at_flags, fd, v, n, at, flags);          \
+        FAIL_OR_CALL(call, fd, end_of(v, n, at), #name, vector_at_flags, fd, v, n, at, flags); \
     }
 #define FILE_CALL(name, call)                                                         \
     int name(int fd)                                                                  \
     {                                                                                 \
-        FAIL_OR_CALL(call, fd, #name, on_file, fd);                                   \
+        FAIL_OR_CALL(call, fd, 0, #name, on_file, fd);                                \
     }
 #define CUT(name)                                                                     \
     int name(int fd, off_t length)                                                    \
     {                                                                                 \
-        FAIL_OR_CALL("write", fd, #name, cut_file, fd, length);                       \
+        FAIL_OR_CALL("write", fd, length, #name, cut_file, fd, length);               \
     }
 
 VECTOR(preadv, "read")
@@ -107,17 +123,17 @@ CUT(ftruncate64)
 
 ssize_t pread(int fd, void *to, size_t size, off_t at)
 {
-    FAIL_OR_CALL("read", fd, "pread", read_at, fd, to, size, at);
+    FAIL_OR_CALL("read", fd, at + size, "pread", read_at, fd, to, size, at);
 }
 ssize_t pread64(int fd, void *to, size_t size, off_t at)
 {
-    FAIL_OR_CALL("read", fd, "pread64", read_at, fd, to, size, at);
+    FAIL_OR_CALL("read", fd, at + size, "pread64", read_at, fd, to, size, at);
 }
 ssize_t pwrite(int fd, const void *from, size_t size, off_t at)
 {
-    FAIL_OR_CALL("write", fd, "pwrite", write_at, fd, from, size, at);
+    FAIL_OR_CALL("write", fd, at + size, "pwrite", write_at, fd, from, size, at);
 }
 ssize_t pwrite64(int fd, const void *from, size_t size, off_t at)
 {
-    FAIL_OR_CALL("write", fd, "pwrite64", write_at, fd, from, size, at);
+    FAIL_OR_CALL("write", fd, at + size, "pwrite64", write_at, fd, from, size, at);
 }

@@ -93,7 +93,11 @@ class Rig:
 
     def fail(self, copies: Sequence[Copy], call: str, errno: int) -> None:
         """From now on that call ends with that error on the disks of these replicas."""
-        directories = [self.cluster.root.data(copy.member) for copy in copies]
+        self.fail_disks([copy.member for copy in copies], call, errno)
+
+    def fail_disks(self, members: Sequence[Member], call: str, errno: int) -> None:
+        """The same for the disks of these servers."""
+        directories = [self.cluster.root.data(member) for member in members]
         lines = [f"{call} {errno} {directory}/" for directory in directories]
         before = self._faults.read_text() if self._faults.exists() else ""
         made = self._faults.with_suffix(".new")
@@ -110,6 +114,10 @@ class Rig:
             self.cluster.signal(member, signal.SIGKILL)
         meanwhile()
         self.cluster.up()
+
+    def log(self, member: Member) -> str:
+        """What that process has logged."""
+        return Path(self.cluster.root.log(member)).read_text()
 
     def master_file(self, number: int) -> Path:
         """The state file of that master."""
