@@ -157,9 +157,7 @@ class Cluster:
 
     def info(self, paths: Iterable[str]) -> list[dict[str, Any]]:
         """What `dfs info` says of files."""
-        told: list[dict[str, Any]] = json.loads(
-            self.dfs("info", "--json", *paths, accept=range(8))
-        )
+        told: list[dict[str, Any]] = json.loads(self.dfs("info", "--json", *paths, accept=range(8)))
         return told
 
     def replicas_differ(self, paths: Iterable[str]) -> str:
@@ -213,7 +211,7 @@ def pause(seconds: float) -> None:
 
 
 def look(directory: Path) -> Seen:
-    """Everything in a directory, with its contents."""
+    """Everything in a directory, with its contents. Raises OSError when names cannot be read."""
     seen: Seen = {}
     for parent, names, files in os.walk(directory, onerror=_raise):
         inside = os.path.relpath(parent, directory)
@@ -230,9 +228,12 @@ def _raise(error: OSError) -> None:
 
 
 def _read(path: str) -> Found:
-    with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        return Found(status.st_ino, status.st_nlink, file.read())
+    status = os.stat(path)
+    try:
+        with open(path, "rb") as file:
+            return Found(status.st_ino, status.st_nlink, file.read())
+    except OSError as error:
+        return Found(status.st_ino, status.st_nlink, b"", error.strerror or repr(error))
 
 
 def take_away(directory: Path) -> None:

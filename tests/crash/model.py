@@ -114,6 +114,7 @@ class Found:
     inode: int
     links: int
     data: bytes
+    problem: str = ""  # why it could not be read
 
 
 Seen = dict[str, Found | None]  # path -> file, None for a directory
@@ -166,9 +167,18 @@ class FileHistory:
 
     def after_crash(self, data: bytes, *, power: bool = False) -> list[str]:
         """What is wrong if operations after the last safe one may be lost."""
+        return self._wrong(data, self._safe(power=power), power=power)
+
+    def unreadable(self, problem: str, *, power: bool) -> list[str]:
+        """What is wrong if it cannot be read, which must never be."""
+        was = "was synced" if self._safe(power=power) else "holds nothing that was safe"
+        return [f"{problem}; the file {was}"]
+
+    def _safe(self, *, power: bool) -> int:
+        """How many operations, from the first on, are safe."""
         safe = SAFE_AFTER_POWER_LOSS if power else SAFE_AFTER_KILL
         points = [i for i, o in enumerate(self._operations) if o.do in safe and o.acknowledged]
-        return self._wrong(data, points[-1] + 1 if points else 0, power=power)
+        return points[-1] + 1 if points else 0
 
     def _wrong(self, data: bytes, certain: int, *, power: bool) -> list[str]:
         if self._kind == LOG:
@@ -289,11 +299,12 @@ class Manifest:
             if found is None or file in wrong:
                 continue
             history = self.contents(file)
-            texts = (
-                history.exact(found.data)
-                if survived
-                else history.after_crash(found.data, power=power)
-            )
+            if found.problem:
+                texts = history.unreadable(found.problem, power=power)
+            elif survived:
+                texts = history.exact(found.data)
+            else:
+                texts = history.after_crash(found.data, power=power)
             wrong[file] = [Violation(f"{path}: {text}", path, file) for text in texts]
         return [violation for found_wrong in wrong.values() for violation in found_wrong]
 

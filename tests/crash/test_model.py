@@ -105,6 +105,16 @@ def test_closing_is_safe_from_kills_and_not_from_power_loss() -> None:
     assert texts(SYNCED, {"f": file(bytes(2 * BLOCK_BYTES))}, power=True)
 
 
+def test_a_file_that_cannot_be_read_is_always_wrong() -> None:
+    seen: Seen = {"f": Found(5, 1, b"", "Input/output error")}
+    for survived in (True, False):
+        (text,) = texts(SYNCED, seen, survived=survived)
+        assert text == "f: Input/output error; the file was synced"
+    assert texts(SYNCED[:2], seen) == [
+        "f: Input/output error; the file holds nothing that was safe"
+    ]
+
+
 LOGGED = [create(1, "f", LOG), append(2, 100), done(3, "fsync", file=1), append(4, 50)]
 
 
