@@ -74,10 +74,8 @@ LOSS = re.compile(
 def noticed(made: Make, base: Path, fault: str) -> bool:
     """Whether rounds on a cluster with that fault report a loss before long."""
     rounds = Rounds(made(faults.faulty_cluster(base, fault)), faults.ALL[fault], replicas=False)
-    for seed in range(ROUNDS_TO_NOTICE):
-        if LOSS.search("\n".join(rounds.run(seed).facts)):
-            return True
-    return False
+    outcomes = (rounds.run(seed) for seed in range(ROUNDS_TO_NOTICE))
+    return any(LOSS.search("\n".join(outcome.facts)) for outcome in outcomes)
 
 
 @pytest.mark.parametrize("fault", faults.SHOWN_BY_KILLS)
