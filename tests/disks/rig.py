@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chunkserver import format as layout
 from chunkserver.format import DATA_OFFSET, HEADER_BYTES, TABLE_BYTES, TABLE_OFFSET
+from dfs.checksums import checksum
+from dfs.layout import BLOCK_BYTES
 from dfs.local.layout import CHUNKSERVER, MASTER, Member
 from tests.crash.cluster import Cluster
 
@@ -85,9 +89,11 @@ class Rig:
         return found
 
     def sound(self, replicas: int, name: str = NAME) -> bool:
-        """Whether that many replicas are there, alike and undamaged, judged by their files too."""
-        chunk = self.chunk(name)
-        return not chunk["problems"] and len(chunk["replicas"]) == replicas
+        """Whether that many replicas are there, alike, and their files without damage."""
+        if self.chunk(name)["problems"]:
+            return False
+        copies = self.copies(name)
+        return len(copies) == replicas and all(is_sound(copy.path) for copy in copies)
 
     # -- trouble
 
@@ -122,6 +128,25 @@ class Rig:
     def master_file(self, number: int) -> Path:
         """The state file of that master."""
         return Path(self.cluster.root.data(Member(MASTER, number))) / "state.mdb"
+
+
+def is_sound(path: Path) -> bool:
+    """Whether the file is a replica and every block matches its checksum."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    headers = layout.valid_headers(data[: layout.HEADER_BYTES])
+    if not headers:
+        return False
+    length = layout.settled_length(headers[0][0], len(data))
+    entries = struct.unpack_from(f">{layout.block_count(length)}Q", data, layout.TABLE_OFFSET)
+    for number, entry in enumerate(entries):
+        extent = layout.extent(number, length)
+        start = layout.DATA_OFFSET + number * BLOCK_BYTES
+        if checksum(data[start : start + extent]) != (entry or layout.zeros_checksum(extent)):
+            return False
+    return True
 
 
 # -- damage of a replica's file
