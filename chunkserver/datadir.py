@@ -173,11 +173,13 @@ class DataDir:
             self._env.disk.make_directory(directory)
             self._made[directory] = None
 
-    def has_directory_for(self, handle: int) -> bool:
-        return self._directory_of(handle) in self._made
-
     def create(self, handle: int, version: int, generation: int, state: ReplicaState) -> Replica:
-        """Make a replica, without data. What stands in its way is set aside."""
+        """Make a replica, without data; that there is one is durable. What stands in its way is set
+        aside.
+
+        After a power loss a missing replica is then a loss, and one that is there and has lost its
+        data says so: what was never synced may be old, but must not be an error.
+        """
         path = self.replica_path(handle)
         file = self._env.disk.open(path, write=True, create=True)
         if file.size() > layout.HEADER_BYTES:
@@ -188,7 +190,8 @@ class DataDir:
         about, boot = self._about(path), self._boot
         replica = Replica.create(file, handle, version, generation, about, boot=boot, state=state)
         try:
-            replica.write_header()
+            replica.write_header(durable=True)
+            self.sync_entry(handle)
         except OSError:
             file.close()
             self._env.disk.unlink(path)

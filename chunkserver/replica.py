@@ -425,9 +425,9 @@ class Replica:
         if version > self.version:
             self._write_header(version=version)
 
-    def write_header(self) -> None:
+    def write_header(self, *, durable: bool = False) -> None:
         """Write the header as it is: a replica that has no data yet begins to exist."""
-        self._write_header(length_bytes=self.length_bytes)
+        self._write_header(length_bytes=self.length_bytes, durable=durable)
 
     def _write_header(self, *, durable: bool = False, **changes: Any) -> None:
         with _Breaking(self, None):

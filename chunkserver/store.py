@@ -305,11 +305,9 @@ class Store:
     ) -> Entry:
         """Make the replica, on the healthy disk with the most room."""
         directory = self._place()
-        # Making the fan-out directory syncs its parent.
-        waits = not directory.has_directory_for(handle)
         work = partial(_create, directory, handle, version, generation, state)
         try:
-            replica = await directory.lane.run(work, waits=waits)
+            replica = await directory.lane.run(work, waits=True)
         except OSError as error:
             raise directory.failure(error) from None
         entry = Entry(handle, directory, version, generation, 0, state, settled=True)

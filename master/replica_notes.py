@@ -20,6 +20,7 @@ class Note:
     version: int
     state: int = ReplicaState.SETTLED
     damaged: bool = False
+    length_bytes: int = 0  # as reported; what a LOST one has kept
 
 
 MISSING = Note(0)

@@ -87,7 +87,7 @@ class Reports:
             return True
         if replica.version > found[2].version:
             self._log_ahead(server, replica, found)
-        note = Note(replica.version, replica.state, replica.damaged)
+        note = Note(replica.version, replica.state, replica.damaged, replica.length_bytes)
         self._notes.put(replica.handle, server, note)
         self._settling.need(replica.handle)
         return True

@@ -34,6 +34,7 @@ class Member:
     damaged: bool = False
     failures: int = 0  # of settling this chunk with it, in turn
     ahead: bool = False  # its version is higher than the chunk's
+    length_bytes: int = 0  # of a LOST replica: what it has kept
 
     @property
     def present(self) -> bool:
@@ -112,7 +113,8 @@ def _may_be_reached(member: Member) -> bool:
 def _badness(member: Member) -> tuple[object, ...]:
     """The least bad is the source; of equals `min` takes the first in the chain."""
     lost = member.state == ReplicaState.LOST
-    return lost, member.failures, member.damaged, -member.version, member.state
+    kept = member.length_bytes if lost else 0  # of several that lost something, who kept most
+    return lost, member.failures, member.damaged, -member.version, member.state, -kept
 
 
 def _wait_for_others(members: Sequence[Member], source: Member, patience: Patience) -> float:

@@ -307,6 +307,7 @@ class Settling:
                     damaged=note.damaged,
                     failures=entry.failures.get(server, 0),
                     ahead=note.version > chunk.version,
+                    length_bytes=note.length_bytes,
                 )
             )
         return members

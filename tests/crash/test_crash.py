@@ -54,11 +54,6 @@ def test_what_was_acknowledged_survives_kills_and_stops(
 
 
 @needs_disks
-@pytest.mark.xfail(
-    strict=True,
-    reason="after a power loss a file that was closed and never synced is EIO: its replicas are not"
-    " there, and the master takes a missing replica of a committed chunk for a loss",
-)
 def test_what_was_synced_survives_power_loss(made: Make, tmp_path: Path) -> None:
     rounds = Rounds(made(Cluster(tmp_path, disks=True)), ["power"])
     for number in range(6):

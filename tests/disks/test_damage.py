@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dfs.layout import BLOCK_BYTES
-from tests.crash.cluster import Unmet, until
+from tests.crash.cluster import until
 from tests.disks.rig import DAMAGES, Copy, Rig, flip_data, vanish
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(300)]
@@ -18,9 +18,6 @@ pytestmark = [pytest.mark.mount, pytest.mark.timeout(300)]
 DATA = b"".join(b"%08d" % number for number in range(50_000))
 MENDED_S = 60.0
 EIO = os.strerror(errno.EIO)
-settling = pytest.mark.xfail(
-    strict=True, raises=Unmet, reason="damaged replicas are not replaced before settling and scrub"
-)
 
 
 @pytest.fixture
@@ -69,7 +66,6 @@ def test_writers_see_no_error_while_one_replica_is_good(rig: Rig, kind: str) -> 
     assert rig.read() == due
 
 
-@settling
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_replica_is_replaced(rig: Rig, kind: str) -> None:
     rig.write(DATA)
@@ -86,7 +82,6 @@ def test_a_damaged_replica_is_replaced(rig: Rig, kind: str) -> None:
     until(lambda: rig.sound(3), "the replica is whole after a restart, too", MENDED_S)
 
 
-@settling
 def test_a_damaged_block_is_kept_in_quarantine(rig: Rig) -> None:
     rig.write(DATA)
     damage(rig.copies()[:1], flip_data)
