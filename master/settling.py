@@ -6,10 +6,11 @@ and orders the source to make the others equal to itself. Volatile: a new leader
 full reports what is left to do.
 
 **When a version must be raised first.** An order may be given under the chunk's present version
-only while nobody serves that version yet, and repeated only with the same source: otherwise two
-sources could have two replicas serve one version with different contents. Everything else gets the
-next version by `ChangeReplicas`, which applies to exactly the version it was decided on, so that a
-client's `DropReplicas` and a settling never both win.
+only while nobody serves that version yet, and repeated only with the same source, which is the
+first of the version's set: otherwise two sources could have two replicas serve one version with
+different contents. Everything else gets the next version by `ChangeReplicas`, which applies to
+exactly the version it was decided on, so that a client's `DropReplicas` and a settling never both
+win.
 
 Bounds: `settles_at_once` orders at a time, `settles_per_server` per source; those that a client
 waits for go first and do not count. What fails is tried again after a time that doubles.
@@ -63,7 +64,7 @@ class Entry:
     unserved: int = 0  # nobody serves this version before it is settled; 0: somebody may
     suspected: int = 0  # the version whose replicas may differ although each is in order
     served: int = 0  # the version that was settled last
-    source: int | None = None  # who was ordered to settle `unserved`
+    source: int | None = None  # of the order under way
     lost: bool = False  # the loss is counted already
     failures: dict[int, int] = field(default_factory=dict)  # server -> in turn
     attempts: int = 0  # that failed, in turn
@@ -365,10 +366,9 @@ class Settling:
             self._succeeded(entry, order, version, answer)
 
     def _must_raise(self, entry: Entry, chunk: Chunk, order: Order) -> bool:
-        begun_otherwise = entry.source not in (None, order.source)
         uncounted = order.lost and not entry.lost
         set_differs = order.servers != chunk.servers
-        return entry.unserved != chunk.version or begun_otherwise or uncounted or set_differs
+        return entry.unserved != chunk.version or uncounted or set_differs
 
     async def _raise(self, entry: Entry, change: ReplicaChange) -> bool:
         """Commit the set with the next version; whether it applied. Raises Failure."""

@@ -25,8 +25,9 @@ from master.tables import Tables
 def check_links(
     tables: Tables, top: int, window: int, misplaced: Mapping[int, Misplaced]
 ) -> Iterator[Event]:
-    """All inodes below the number `top`."""
-    for first in range(0, top, window):
+    """All inodes below the number `top`, which after a recovery is far above most of them."""
+    end = 0
+    while (first := _next_inode(tables, end)) < top:
         end = min(first + window, top)
         counts = array.array("I", bytes(4 * (end - first)))
         yield from _count(tables, counts, first)
@@ -36,6 +37,12 @@ def check_links(
                 yield RECORDS_PER_TICK
             number = key_number(inode_key)
             yield from _check(tables, number, value, counts[number - first], misplaced)
+
+
+def _next_inode(tables: Tables, number: int) -> int:
+    """The first one that there is from that number on, or one that cannot be."""
+    found = next(iter(tables.scan(names.INODES, key(number))), None)
+    return records.NUMBER_END if found is None else key_number(found[0])
 
 
 def _count(tables: Tables, counts: array.array[int], first: int) -> Iterator[int]:
