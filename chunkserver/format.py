@@ -19,9 +19,10 @@ Header slot, big-endian, zeros up to 512 bytes:
         48       8  length in bytes
         56     128  intent: bit i of the integer is block i
        184       8  boot: the run of the machine in which the slot was written (`Disk.boot`)
-       192       8  xxh3_64 of the bytes before
+       192     128  touched: those of the intent that no sync has covered since they were written
+       320       8  xxh3_64 of the bytes before
 
-Format 1 has no state and no boot: its checksum stands at 184. It is read, and never written.
+Format 1 ends with the intent, and its checksum stands at 184. It is read, and never written.
 
 A slot lies in a sector of its own and there are three, so that a new one overwrites neither the
 newest nor the one that the last sync made durable: whatever tears while it is written, an older
@@ -32,7 +33,9 @@ Entries of blocks beyond the length mean nothing.
 The intent holds each block whose data may be newer than the last sync, and others that are likely
 to be written soon, beyond the end too. While it is not empty, the length is the file's own (file
 size minus 65536) and the header's only a lower bound, unless CUTTING says that the file is yet to
-be cut to the header's length. See `replica` for the order of the writes that this rests on.
+be cut to the header's length. What is touched is known by a process that was killed, and guessed
+from the intent after a power loss, which may have taken the newest header away. See `replica` for
+the order of the writes that this rests on.
 
 Newer format versions get another number at the same place; a slot with an unknown one is invalid.
 """
@@ -62,7 +65,7 @@ DATA_OFFSET = 65536
 
 _INTENT_BYTES = BLOCKS_PER_CHUNK // 8
 _COMMON = f">8sIIQQQQQ{_INTENT_BYTES}s"
-_FIELDS = struct.Struct(_COMMON + "Q")
+_FIELDS = struct.Struct(f"{_COMMON}Q{_INTENT_BYTES}s")
 _FIELDS_OF_1 = struct.Struct(_COMMON)
 _CHECKSUM = struct.Struct(">Q")
 _FORM = struct.Struct(">I")
@@ -84,6 +87,7 @@ class Header:
     cutting: bool = False
     state: ReplicaState = ReplicaState.SETTLED
     boot: int = UNKNOWN_BOOT
+    touched: int = 0
 
 
 def pack_header(header: Header) -> bytes:
@@ -99,6 +103,7 @@ def pack_header(header: Header) -> bytes:
         header.length_bytes,
         header.intent.to_bytes(_INTENT_BYTES, "big"),
         header.boot,
+        header.touched.to_bytes(_INTENT_BYTES, "big"),
     )
     return (fields + _CHECKSUM.pack(checksum(fields))).ljust(SLOT_BYTES, b"\0")
 
@@ -106,9 +111,10 @@ def pack_header(header: Header) -> bytes:
 def unpack_header(slot: bytes) -> Header | None:
     """The slot's header; None when it is torn, empty, damaged or of an unknown format."""
     if _is_whole(slot, _FIELDS, FORMAT_VERSION):
-        *common, boot = _FIELDS.unpack_from(slot)
+        *common, boot, touched = _FIELDS.unpack_from(slot)
     elif _is_whole(slot, _FIELDS_OF_1, 1):
         common, boot = list(_FIELDS_OF_1.unpack_from(slot)), UNKNOWN_BOOT
+        touched = common[-1]
     else:
         return None
     _, _, flags, sequence, handle, version, generation, length, intent = common
@@ -124,6 +130,7 @@ def unpack_header(slot: bytes) -> Header | None:
         bool(flags & FLAG_CUTTING),
         ReplicaState(flags >> _STATE_SHIFT & _STATE_MASK),
         boot,
+        int.from_bytes(touched, "big"),
     )
 
 

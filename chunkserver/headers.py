@@ -70,7 +70,8 @@ class Headers:
     @classmethod
     def fresh(cls, file: File, header: Header, boot: int) -> Headers:
         """Of a new file: nothing is written yet, and all blocks are in the intent."""
-        made = cls(file, replace(header, intent=ALL_BLOCKS, boot=boot), 0, boot)
+        born = replace(header, intent=ALL_BLOCKS, touched=ALL_BLOCKS, boot=boot)
+        made = cls(file, born, 0, boot)
         made._touched = 0
         return made
 
@@ -113,17 +114,22 @@ class Headers:
     # -- the intent
 
     def announce(self, needed: int, *, appends: bool) -> None:
-        """Have the intent on disk name these blocks, and some around them, before they change."""
-        if not needed & ~self.safe:
-            if not self.newest.sequence:  # a new replica, born with all blocks in the intent
-                self._put(self.newest)
+        """Have the header name these blocks, and some around them, before they change.
+
+        A killed process leaves the header as it was written, a power loss perhaps an older one: so
+        blocks that were at rest are made part of the intent durably.
+        """
+        newest, at_rest = self.newest, needed & ~self.safe
+        if not at_rest and not needed & ~newest.touched and newest.sequence:
             return
         first = (needed & -needed).bit_length() - 1
         first -= first % ANNOUNCED_BLOCKS
         stop = needed.bit_length() + -needed.bit_length() % ANNOUNCED_BLOCKS
         blocks = layout.block_bits(first, BLOCKS_PER_CHUNK if appends else stop)
-        self._put(replace(self.newest, intent=self.newest.intent | blocks))
-        self.make_durable()
+        intent = newest.intent | blocks if at_rest else newest.intent
+        self._put(replace(newest, intent=intent, touched=newest.touched | blocks & intent))
+        if at_rest:
+            self.make_durable()
 
     def touch(self, blocks: int) -> None:
         """These blocks change now; they have been announced."""
@@ -149,7 +155,10 @@ class Headers:
         return self._sync_number
 
     def end_sync(self, number: int, length_bytes: int, *, clean: bool) -> None:
-        """That datasync has ended well, and with it those begun before."""
+        """That datasync has ended well, and with it those begun before.
+
+        With `clean`, what was not written since leaves the intent.
+        """
         position = next((i for i, s in enumerate(self._syncs) if s.number == number), None)
         if position is None:
             return  # a sync that began later ended before and has covered this one
@@ -158,12 +167,11 @@ class Headers:
         if sync.sequence > self._durable_sequence:
             self._now_durable(sync.slot, sync.sequence)
             self.safe = sync.safe
-        if clean:
-            self._leave_intent(length_bytes)
-
-    def _leave_intent(self, length_bytes: int) -> None:
-        intent = self._touched
-        for sync in self._syncs:
-            intent |= sync.blocks
-        if intent != self.newest.intent:
-            self._put(replace(self.newest, intent=intent, length_bytes=length_bytes))
+        touched = self._touched
+        for later in self._syncs:
+            touched |= later.blocks
+        newest = self.newest
+        intent = touched if clean else newest.intent
+        if (intent, touched) != (newest.intent, newest.touched):
+            header = replace(newest, intent=intent, touched=touched, length_bytes=length_bytes)
+            self._put(header)

@@ -1,10 +1,10 @@
 """What opening a replica file after a stop has to put right (see `replica` for what may be wrong).
 
-Works on the inside of a `Replica` that is just being opened. Blocks of the intent whose bytes do
-not match their checksums are torn or lost changes that nobody was promised: they are taken as they
-are and remembered as doubtful, for another replica may know better (`settling`). A cut that was
-begun is carried out. A file that ends before its header says so is no work of a killed process:
-what it lacks stays damage, unless the power was lost.
+Works on the inside of a `Replica` that is just being opened. Touched blocks (after a power loss all
+of the intent) whose bytes do not match their checksums are torn or lost changes that nobody was
+promised: they are taken as they are and remembered as doubtful, for another replica may know better
+(`settling`). A cut that was begun is carried out. A file that ends before its header says so is no
+work of a killed process: what it lacks stays damage, unless the power was lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def settle(replica: Replica, size: int, *, writable: bool) -> None:
         replica._file.truncate(due)
         size = due
     whole = max(0, size - DATA_OFFSET) // BLOCK_BYTES if size < due else BLOCKS_PER_CHUNK
-    suspects = replica.intent & layout.block_bits(0, whole)
+    suspects = _suspects(replica) & layout.block_bits(0, whole)
     changed = [b for b in _blocks_of(replica, suspects) if _settle_block(replica, b)]
     replica.settled_blocks = len(changed)
     for block in changed:
@@ -45,6 +45,13 @@ def settle(replica: Replica, size: int, *, writable: bool) -> None:
     if writable and replica._headers.newest.cutting:
         replica._file.datasync()
         replica._write_header(cutting=False)
+
+
+def _suspects(replica: Replica) -> int:
+    """The blocks whose checksums may be out of step: any other mismatch is damage."""
+    if replica.state is ReplicaState.LOST:
+        return replica.intent
+    return replica.intent & replica._headers.newest.touched
 
 
 def _lost(replica: Replica) -> bool:

@@ -14,6 +14,9 @@ entry only inside the intent. Opening such a file settles it: each intent block 
 its checksum differs it is computed anew. Unacknowledged bytes are then old or new, and a block
 outside the intent that does not match is what it looks like: damage, answered with CORRUPT.
 
+Within the intent the header also names the touched blocks, which no sync has covered: after a kill,
+which loses nothing that was written, only they may be out of step, and the rest is damage too.
+
 The intent is sticky, so that the datasync of step 1 is rare: a new replica is born with all blocks
 in it, a sync takes none out, and only `end_sync(clean=True)`, long after the last write, does. What
 comes back from a stop with an intent is not believed before it was compared with the other replicas
@@ -382,9 +385,14 @@ class Replica:
         # Also where no block changes: the intent says that this is yet to be synced.
         block = min(length // BLOCK_BYTES, BLOCKS_PER_CHUNK - 1)
         self._headers.touch(1 << block)
-        intent = self.intent | 1 << block
+        newest = self._headers.newest
         self._write_header(
-            intent=intent, generation=generation, length_bytes=length, cutting=True, durable=True
+            intent=newest.intent | 1 << block,
+            touched=newest.touched | 1 << block,
+            generation=generation,
+            length_bytes=length,
+            cutting=True,
+            durable=True,
         )
         with _Breaking(self, length):
             self._file.truncate(DATA_OFFSET + length)

@@ -188,7 +188,7 @@ def _impossible(inode: Inode, index: int, chunk: Chunk) -> str:
         return "lies beyond the largest file"
     if chunk.epoch > inode.trim_epoch:
         return f"is of trim epoch {chunk.epoch}, its file of {inode.trim_epoch}"
-    if chunk.cut_bytes is not None and not 0 <= chunk.cut_bytes < CHUNK_BYTES:
+    if chunk.cut_bytes is not None and not 0 <= chunk.cut_bytes <= CHUNK_BYTES:
         return f"is to be cut to {chunk.cut_bytes} bytes"
     return ""
 

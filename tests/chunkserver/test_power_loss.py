@@ -123,7 +123,7 @@ def _check_synced(history: History, found: bytes, seed: int) -> None:
 
 
 def test_the_seeds_reach_what_they_are_for(expected_logs: ExpectedLogs) -> None:
-    """Some end settled, some lost, some without the file."""
+    """Some end settled, some lost, some without a file that was never synced."""
     expected_logs("no valid header")
     ends: dict[str, int] = {}
 
@@ -142,6 +142,6 @@ def test_the_seeds_reach_what_they_are_for(expected_logs: ExpectedLogs) -> None:
 
         history.world.run(main)
 
-    for seed in range(60):
+    for seed in range(80):
         run(seed)
-    assert min(ends.get(end, 0) for end in ("SETTLED", "LOST", "gone")) >= 3, ends
+    assert min(ends.get(end, 0) for end in ("SETTLED", "LOST", "gone")) >= 2, ends

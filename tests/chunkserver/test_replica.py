@@ -393,7 +393,25 @@ def test_bit_rot_outside_the_intent_is_found_after_an_unclean_stop(
     assert read(after, 0, 10) == b"ooooonoooo"
 
 
-def test_a_mismatch_inside_the_intent_is_taken_as_it_is_and_doubted() -> None:
+def test_a_mismatch_of_what_was_synced_is_damage_though_the_block_is_in_use(
+    expected_logs: ExpectedLogs,
+) -> None:
+    expected_logs("block 1 is damaged")
+    file, replica = make()
+    write(replica, 0, b"o" * 3 * BLOCK_BYTES)
+    replica.sync()
+    write(replica, 0, b"n")
+    replica.sync()
+    file.content[DATA_OFFSET + BLOCK_BYTES + 9] ^= 4
+    after = reopened(file)
+    assert after.doubtful == 0
+    with pytest.raises(Failure):
+        read(after, BLOCK_BYTES, 5)
+    lost = Replica.open(MemoryFile(file.content), HANDLE, "a replica", boot=2)
+    assert lost.doubtful == 0b10  # what was synced before a power loss is not known any more
+
+
+def test_a_mismatch_of_what_was_touched_is_taken_as_it_is_and_doubted() -> None:
     file, replica = make()
     write(replica, 0, b"o" * 3 * BLOCK_BYTES)
     file.content[DATA_OFFSET + BLOCK_BYTES + 9] ^= 4
