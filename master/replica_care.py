@@ -71,7 +71,7 @@ class ReplicaCare:
         nursery.start_soon(self._census.run, pool)
 
     def _reported(self, server: int, handles: array[int]) -> None:
-        self.settling.server_reported()
+        self.settling.server_reported(server)
         self.repair.wake()
         self._census.reported(server, handles)
 

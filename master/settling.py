@@ -167,8 +167,10 @@ class Settling:
         for handle in self._notes.on(server):
             self.need(handle)
 
-    def server_reported(self) -> None:
-        """Those who waited for a server need wait no more."""
+    def server_reported(self, server: int) -> None:
+        """It is here, as good as new: those who waited for it need wait no more."""
+        for entry in self._entries.values():
+            entry.failures.pop(server, None)
         for _, _, entry in list(self._delayed):
             if not entry.suspected:
                 self._schedule(entry, 0.0)
@@ -336,7 +338,12 @@ class Settling:
             ", ".join(map(str, chunk.servers)),
             decision.reason,
         )
-        self._schedule(entry, decision.seconds)
+        if entry.failures:  # nobody is left who has not failed: they are tried again before long
+            entry.failures.clear()
+            entry.attempts += 1
+            self._schedule(entry, min(decision.seconds, self._backoff_s(entry.attempts)))
+        else:
+            self._schedule(entry, decision.seconds)
 
     def _is_busy(self, source: int) -> bool:
         orders = sum(e.source == source for e in self._running.values())

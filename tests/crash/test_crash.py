@@ -73,12 +73,19 @@ def noticed(made: Make, base: Path, fault: str) -> bool:
     return any(LOSS.search("\n".join(outcome.facts)) for outcome in outcomes)
 
 
-@pytest.mark.parametrize("fault", faults.SHOWN_BY_KILLS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=() if fault == "client-skips-fsync" else pytest.mark.long)
+        for fault in faults.SHOWN_BY_KILLS
+    ],
+)
 def test_broken_durability_is_noticed(made: Make, tmp_path: Path, fault: str) -> None:
     assert noticed(made, tmp_path, fault)
 
 
 @needs_disks
+@pytest.mark.long
 @pytest.mark.parametrize("fault", faults.SHOWN_BY_POWER_CUTS)
 def test_a_missing_fsync_is_noticed_when_power_is_lost(
     made: Make, tmp_path: Path, fault: str

@@ -48,7 +48,14 @@ class Rig:
         self.cluster = Cluster(base, mounts=1, environment=environment, disks=disks)
         self.path = self.cluster.mounts[0] / NAME
 
-    def up(self) -> None:
+    def up(self, *, patience_s: float | None = None) -> None:
+        """Start it; with `patience_s` the mount gives up what goes on failing after that time."""
+        if patience_s is None:
+            self.cluster.up()
+            return
+        self.cluster.dfs("local", "up", "--root", self.cluster.root.path, "--chunkservers", 4)
+        with open(self.cluster.root.client_config, "a") as file:
+            file.write(f"[limits]\nretry_for_s = {patience_s}\n")
         self.cluster.up()
 
     # -- the file

@@ -25,6 +25,7 @@ needs_disks = pytest.mark.skipif(not power.available(), reason="needs root and l
 DATA = os.urandom(3 << 20)
 NEW = os.urandom(1 << 20)
 STALL_MAX_S = 6.0
+PATIENCE_S = 6.0
 REASONS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
 
 
@@ -32,6 +33,15 @@ REASONS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
 def rig(tmp_path: Path) -> Iterator[Rig]:
     made = Rig(tmp_path)
     made.up()
+    yield made
+    made.cluster.end()
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Rig]:
+    """One whose mount does not try for a minute what cannot succeed."""
+    made = Rig(tmp_path)
+    made.up(patience_s=PATIENCE_S)
     yield made
     made.cluster.end()
 
@@ -106,37 +116,39 @@ def test_new_files_go_to_the_disks_that_work(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("call", "reason"), [("write", "EIO"), ("write", "ENOSPC"), ("sync", "EIO")]
 )
-def test_an_error_of_all_disks_reaches_the_application(rig: Rig, call: str, reason: str) -> None:
-    rig.write(DATA)
-    rig.fail(rig.copies(), call, REASONS[reason])
+def test_an_error_of_all_disks_reaches_the_application(
+    impatient: Rig, call: str, reason: str
+) -> None:
+    impatient.write(DATA)
+    impatient.fail(impatient.copies(), call, REASONS[reason])
     start = len(DATA) - len(NEW) // 2  # half of it overwrites, half of it appends
-    descriptor = os.open(rig.path, os.O_RDWR)
+    descriptor = os.open(impatient.path, os.O_RDWR)
     try:
         os.pwrite(descriptor, NEW, start)
         with pytest.raises(OSError, match=os.strerror(REASONS[reason])):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    rig.mend()
-    rig.restart(rig.cluster.chunkservers(), lambda: None)
-    found = rig.read()
+    impatient.mend()
+    impatient.restart(impatient.cluster.chunkservers(), lambda: None)
+    found = impatient.read()
     assert found[:start] == DATA[:start], "what was safe before is damaged"
     assert len(found) >= len(DATA)
     for at in range(start, len(found), 4096):
         old, new = DATA[at : at + 4096], NEW[at - start : at - start + 4096]
         assert found[at : at + 4096] in (old, new), f"the block at {at}"
-    rig.write(NEW)
-    assert rig.read() == NEW
+    impatient.write(NEW)
+    assert impatient.read() == NEW
 
 
-def test_a_read_that_no_disk_can_serve_is_eio(rig: Rig) -> None:
-    rig.write(DATA)
-    rig.fail(rig.copies(), "read", errno.EIO)
+def test_a_read_that_no_disk_can_serve_is_eio(impatient: Rig) -> None:
+    impatient.write(DATA)
+    impatient.fail(impatient.copies(), "read", errno.EIO)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        open_and_read(rig.path)
-    rig.mend()
-    rig.restart(rig.cluster.chunkservers(), lambda: None)
-    until(lambda: open_and_read(rig.path) == DATA, "the file is back")
+        open_and_read(impatient.path)
+    impatient.mend()
+    impatient.restart(impatient.cluster.chunkservers(), lambda: None)
+    until(lambda: open_and_read(impatient.path) == DATA, "the file is back")
 
 
 def open_and_read(path: Path) -> bytes:
