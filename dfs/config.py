@@ -162,6 +162,8 @@ class MasterLimits:
     check_verify_timeout_s: float = 60.0  # and to read a replica from its disk
     check_abandoned_s: float = 30.0  # a check that nobody follows for so long is given up
     deletion_grace_s: float = 60.0  # how long a replica that its chunk does not need is kept
+    deletion_grace_full_s: float = 5.0  # the same on a server with less than this free:
+    nearly_full_fraction: float = 0.05
     raise_timeout_s: float = 0.75  # for settling a chunk that a client waits for, before it asks on
     settle_wait_s: float = 1.0  # for more replicas to come back before a chunk is settled without
     lost_wait_s: float = 60.0  # the same when those that are here lost unsynced data with the power

@@ -4,7 +4,8 @@ The replicated state notes every such replica with the time (`deletions`). It st
 `deletion_grace_s`, and for as long as the chunk lacks replicas: its server may join the chunk again
 and only be brought up to date. A master that was cut off meanwhile, and still believes in it, has
 noticed that it does not lead. Then a leader with a valid lease has the server delete it, in batches
-of `reap_batch`, and forgets the note.
+of `reap_batch`, and forgets the note. A server that is nearly full waits only for
+`deletion_grace_full_s`: whoever deletes files to make room should not have to wait for it.
 
 Each server's notes are walked by a cursor, so a pass costs what it looks at; having seen them all
 and none due, it rests until the oldest is.
@@ -13,10 +14,11 @@ and none due, it rests until the oldest is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from dfs.config import MasterLimits
 from dfs.runtime import Env
-from master.chunkservers import Chunkservers
+from master.chunkservers import Chunkservers, LiveServer
 from master.commands import ForgetDeletions
 from master.raft import RaftNode
 from master.replica_notes import ReplicaNotes
@@ -33,6 +35,7 @@ class Walk:
     after: int = 0  # the handle seen last
     seen: int = 0
     oldest_ns: int = 0  # of those seen and kept; 0: none
+    rest_from: float = 0.0  # boottime
     rest_until: float = 0.0  # boottime
     counted: int = 0  # by the last whole walk
 
@@ -67,15 +70,21 @@ class Deletions:
         for server in self._chunkservers.alive():
             if self._raft.may_read():
                 walk = self._walks.setdefault(server.id, Walk())
-                more = await self._step(server.id, walk) or more
+                more = await self._step(server, walk) or more
         return more
 
-    async def _step(self, server: int, walk: Walk) -> bool:
-        if self._env.clock.boottime() < walk.rest_until:
+    def _grace_s(self, server: LiveServer) -> float:
+        limits = self._limits
+        full = server.free_bytes < limits.nearly_full_fraction * server.total_bytes
+        return min(limits.deletion_grace_s, limits.deletion_grace_full_s if full else inf)
+
+    async def _step(self, live: LiveServer, walk: Walk) -> bool:
+        server, grace_s = live.id, self._grace_s(live)
+        if self._env.clock.boottime() < min(walk.rest_until, walk.rest_from + grace_s):
             return False
         batch = self._limits.reap_batch
         page = queries.deletions(self._tables, server, batch, walk.after)
-        due = self._due(server, page, walk)
+        due = self._due(server, page, walk, grace_s)
         if due and not await self._chunkservers.delete_replicas(server, due):
             self._walks[server] = Walk(counted=walk.counted)
             return False
@@ -84,12 +93,16 @@ class Deletions:
         if len(page) == batch:
             walk.after = page[-1][0]
             return True
-        self._walks[server] = Walk(counted=walk.seen, rest_until=self._rest_until(walk))
+        now = self._env.clock.boottime()
+        rest_until = self._rest_until(walk, grace_s)
+        self._walks[server] = Walk(counted=walk.seen, rest_from=now, rest_until=rest_until)
         return False
 
-    def _due(self, server: int, page: tuple[tuple[int, int], ...], walk: Walk) -> tuple[int, ...]:
+    def _due(
+        self, server: int, page: tuple[tuple[int, int], ...], walk: Walk, grace_s: float
+    ) -> tuple[int, ...]:
         """Those whose grace is over."""
-        now_ns, grace_ns = self._env.clock.wall_ns(), int(self._limits.deletion_grace_s * NS)
+        now_ns, grace_ns = self._env.clock.wall_ns(), int(grace_s * NS)
         due = []
         for handle, noted_ns in page:
             if self._notes.is_copying(server, handle) or self._may_join_again(handle):
@@ -106,11 +119,11 @@ class Deletions:
         found = queries.chunk_by_handle(self._tables, handle)
         return found is not None and len(found[2].servers) < found[2].wanted
 
-    def _rest_until(self, walk: Walk) -> float:
+    def _rest_until(self, walk: Walk, grace_s: float) -> float:
         """Until when nothing becomes due of what was seen, or is noted from now on.
 
         No longer than a grace, whatever becomes of the wall clock meanwhile.
         """
         age_s = max(0.0, (self._env.clock.wall_ns() - walk.oldest_ns) / NS)
-        left_s = self._limits.deletion_grace_s - (age_s if walk.oldest_ns else 0.0)
+        left_s = grace_s - (age_s if walk.oldest_ns else 0.0)
         return self._env.clock.boottime() + max(0.0, left_s)
