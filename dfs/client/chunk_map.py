@@ -29,7 +29,8 @@ class ChunkLocations:
         self.committed_bytes = committed_bytes  # no chunk wholly beyond holds anybody's data
         self._known: dict[int, ChunkLocation | None] = {}  # None: a hole
         self._written: dict[int, int] = {}  # index -> handle of fresh chunks, to be told as well
-        self._cuts_done: dict[int, tuple[int, int]] = {}  # index -> generation, losses; to be told
+        # By index, to be told to the master: generation, handle and losses of cuts carried out.
+        self._cuts_done: dict[int, tuple[int, int, int]] = {}
         self._asking = trio.Lock()
 
     def current(self, index: int) -> ChunkLocation | None:
@@ -95,7 +96,7 @@ class ChunkLocations:
 
     def cut_done(self, old: ChunkLocation) -> ChunkLocation:
         """The pending cut has been carried out on every replica."""
-        self._cuts_done[old.index] = old.generation, old.losses
+        self._cuts_done[old.index] = old.generation, old.handle, old.losses
         location = dataclasses.replace(old, cut_bytes=None)
         if self.is_current(old):
             self._known[old.index] = location
@@ -104,7 +105,7 @@ class ChunkLocations:
     def cuts_to_report(self) -> tuple[int, ...]:
         """Index and generation, in turn, of the cuts carried out and not yet reported."""
         done = sorted(self._cuts_done.items())
-        return tuple(number for index, (generation, _) in done for number in (index, generation))
+        return tuple(number for index, cut in done for number in (index, cut[0]))
 
     def cuts_reported(self, cuts: tuple[int, ...]) -> None:
         """The master knows of these."""
@@ -155,7 +156,7 @@ class ChunkLocations:
             if not first <= chunk.index < first + count:
                 continue
             done = self._cuts_done.get(chunk.index)
-            if done == (chunk.generation, chunk.losses):
+            if done == (chunk.generation, chunk.handle, chunk.losses):
                 chunk = dataclasses.replace(chunk, cut_bytes=None)
             elif done is not None:
                 del self._cuts_done[chunk.index]

@@ -11,7 +11,7 @@ When whole servers are in doubt:
 - A lost connection is dialled once more; not for a sync, though: the server may have come back
   without what it had only in its page cache, and then has nothing to sync.
 - A sync that failed at a disk is not made good by one that succeeds there later: the first may have
-  lost what the second then finds nothing of. Unless the server leaves the set, it is an error.
+  lost what the second then finds nothing of. Unless the chunk's replicas change, it is an error.
 - A full disk leaves the set only while two replicas remain; otherwise the writer gets ENOSPC.
 """
 
@@ -60,7 +60,8 @@ class _Series:
     timeouts: int = 0
     mismatches: int = 0
     stale_since: float | None = None
-    unsynced: dict[int, Failure] = field(default_factory=dict)  # server -> why it could not sync
+    # By server and version of the chunk: why it could not sync.
+    unsynced: dict[tuple[int, int], Failure] = field(default_factory=dict)
 
 
 class ChunkWriter:
@@ -172,7 +173,8 @@ class ChunkWriter:
                 done = await self._attempt(location, send)
             except Failure as failure:
                 if failure.code is Code.DISK and syncing:
-                    series.unsynced |= dict.fromkeys(_to_blame(location, failure), failure)
+                    for server in _to_blame(location, failure):
+                        series.unsynced[server, location.version] = failure
                 await self._recover(location, failure, series, syncing=syncing)
                 continue
             if done:
@@ -377,9 +379,12 @@ def _chain(location: ChunkLocation) -> tuple[str, ...]:
 
 
 def _check_syncs(location: ChunkLocation, series: _Series) -> None:
-    """Raise what a disk said to an earlier attempt at this sync, unless its server has left."""
+    """Raise what a disk said to an earlier attempt at this sync, if it is still the same replica.
+
+    One that is in the chunk's next version has been settled with the others since.
+    """
     for replica in location.replicas:
-        earlier = series.unsynced.get(replica.server)
+        earlier = series.unsynced.get((replica.server, location.version))
         if earlier is not None:
             raise earlier
 

@@ -4,22 +4,27 @@ Kept beyond the file's closing, since fsync covers what earlier handles wrote. W
 the number of its last acknowledged packet, by which a sync knows what it covers, and the chunk's
 `losses` (see `ChunkLocation`) when the oldest of what is not synced was acknowledged: a sync that
 succeeds under another number cannot vouch for it. That is found out once, then the chunk counts
-as it is now.
+as it is now. A chunk with another handle is another chunk: the old one was cut off.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dfs.messages.metadata import ChunkLocation
+
 
 @dataclass(slots=True)
 class _Mark:
-    newest: int  # number of the last acknowledged packet
+    handle: int
     losses: int  # of the chunk, when the first packet after its last sync was acknowledged
+    newest: int  # number of the last acknowledged packet
 
 
 class Unsynced:
     """The chunks of one file that need a sync."""
+
+    __slots__ = ("_marks", "acknowledged")
 
     def __init__(self) -> None:
         self._marks: dict[int, _Mark] = {}  # by chunk index
@@ -32,26 +37,27 @@ class Unsynced:
         """Their indexes, rising."""
         return sorted(self._marks)
 
-    def written(self, index: int, losses: int) -> None:
-        """A packet was acknowledged by a chunk that had this number of losses."""
+    def written(self, location: ChunkLocation) -> None:
+        """A packet was acknowledged by the chunk as it is here."""
         self.acknowledged += 1
-        mark = self._marks.get(index)
-        if mark is None:
-            self._marks[index] = _Mark(self.acknowledged, losses)
-        else:
-            mark.newest = self.acknowledged
+        mark = self._marks.get(location.index)
+        if mark is None or mark.handle != location.handle:
+            mark = _Mark(location.handle, location.losses, self.acknowledged)
+            self._marks[location.index] = mark
+        mark.newest = self.acknowledged
 
-    def synced(self, index: int, covers: int, losses: int | None) -> bool:
+    def synced(self, index: int, covers: int, location: ChunkLocation | None) -> bool:
         """All packets up to `covers` are durable; whether that is so, as far as can be known.
 
-        `losses` is the chunk's number now, None when the chunk is no more.
+        `location` is the chunk as it was synced, None when there is none any more.
         """
         mark = self._marks.get(index)
         if mark is None:
             return True
-        intact = losses is None or losses == mark.losses
+        same = location is not None and location.handle == mark.handle
+        intact = location is None or not same or location.losses == mark.losses
         if mark.newest <= covers:
             del self._marks[index]
-        elif losses is not None:
-            mark.losses = losses
+        elif location is not None and same:
+            mark.losses = location.losses
         return intact

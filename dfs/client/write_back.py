@@ -27,6 +27,7 @@ from dfs.client.unsynced import Unsynced
 from dfs.client.write_errors import WriteErrors
 from dfs.errors import Code, Failure
 from dfs.messages.common import ROOT, Credentials
+from dfs.messages.metadata import ChunkLocation
 from dfs.messages.operations import CommitWrite
 from dfs.runtime.network import Buffer
 
@@ -196,7 +197,7 @@ class WriteBack:
             self._failed(failure)
         else:
             self._dirty.finished(packet)
-            self._acknowledge(packet, location.losses)
+            self._acknowledge(packet, location)
         self._count_in_flight(packet, -1)
         self._services.dirty_budget.give_back(packet.charge_bytes)
         self._pump()
@@ -207,15 +208,15 @@ class WriteBack:
         self._services.meter.in_flight_packets += change
         self._services.meter.in_flight_bytes += change * packet.length_bytes
 
-    def _acknowledge(self, packet: Packet, losses: int) -> None:
+    def _acknowledge(self, packet: Packet, location: ChunkLocation) -> None:
         if packet.sync:
-            self._synced(packet.index, packet.sync_covers, losses)
+            self._synced(packet.index, packet.sync_covers, location)
         else:
-            self._unsynced.written(packet.index, losses)
+            self._unsynced.written(location)
         self._uncommitted.add(packet.oldest, packet.stop)
 
-    def _synced(self, index: int, covers: int, losses: int | None) -> None:
-        if not self._unsynced.synced(index, covers, losses):
+    def _synced(self, index: int, covers: int, location: ChunkLocation | None) -> None:
+        if not self._unsynced.synced(index, covers, location):
             text = (
                 f"inode {self.inode}: all servers of chunk {index} lost power before what was"
                 " written to it was synced: some of it may be lost"
@@ -254,7 +255,7 @@ class WriteBack:
             else:
                 self._errors.add(failure)  # and the chunk stays unsynced
         else:
-            self._synced(index, covers, None if location is None else location.losses)
+            self._synced(index, covers, location)
 
     # -- committing
 

@@ -22,6 +22,8 @@ from dfs.errors import Failure
 class WriteErrors:
     """One file's errors. Outlives its handles."""
 
+    __slots__ = ("_newest", "count", "raised", "told")
+
     def __init__(self) -> None:
         self.count = 0
         self.told = 0  # up to which of them a `write` or `sync` has told somebody

@@ -18,6 +18,11 @@ pytestmark = [pytest.mark.mount, pytest.mark.timeout(300)]
 DATA = b"".join(b"%08d" % number for number in range(50_000))
 MENDED_S = 60.0
 EIO = os.strerror(errno.EIO)
+COMMON = ("flipped data", "flipped headers", "truncated", "vanished")
+KINDS = [
+    pytest.param(kind, marks=() if kind in COMMON else pytest.mark.long, id=kind)
+    for kind in DAMAGES
+]
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def damage(copies: list[Copy], how: Callable[[Path], None]) -> None:
         how(copy.path)
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_damaged_replicas_of_three_are_read_around(rig: Rig, kind: str) -> None:
     rig.write(DATA)
     bad = rig.copies()[:2]
@@ -51,7 +56,7 @@ def test_damage_under_a_running_server_is_read_around(rig: Rig, kind: str) -> No
         assert rig.read() == DATA
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_writers_see_no_error_while_one_replica_is_good(rig: Rig, kind: str) -> None:
     rig.write(DATA)
     bad = rig.copies()[:2]
@@ -66,7 +71,7 @@ def test_writers_see_no_error_while_one_replica_is_good(rig: Rig, kind: str) -> 
     assert rig.read() == due
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_replica_is_replaced(rig: Rig, kind: str) -> None:
     rig.write(DATA)
     assert rig.sound(3)
