@@ -64,8 +64,8 @@ def main() -> None:
     parser.add_argument("--caps", default="0,64")
     parser.add_argument("--grace-s", type=float, default=5.0)
     options = parser.parse_args()
-    print("| cap MiB/s | copied MiB | s from the kill | s of copying | MiB/s | foreground before,")
-    print("meanwhile MB/s | longest stall s |")
+    head = "| cap MiB/s | copied MiB | s from the kill | s of copying | MiB/s |"
+    print(f"{head} foreground before, meanwhile MB/s | longest stall s |")
     print("|---|---|---|---|---|---|---|")
     for cap in (int(word) for word in options.caps.split(",")):
         with tempfile.TemporaryDirectory(prefix="dfs-repair-") as name:
