@@ -1,8 +1,8 @@
 """Keeps the leading master informed, and does what it orders.
 
 Two conversations. The control connection lives in the server's event loop: it finds the leader,
-registers, reports every replica in pages, and takes the leader's orders (`RaiseVersions`,
-`DeleteReplicas`). Heartbeats have an event loop and a connection of their own
+registers, reports every replica in pages, and takes the leader's orders (`DeleteReplicas`, and what
+`settling` and `fetching` carry out). Heartbeats have an event loop and a connection of their own
 (`Env.run_beside`), so that nothing a disk does delays them; the two loops share one `Board` of
 plain values. A heartbeat that the leader does not take makes the control connection look for the
 leader anew.
@@ -23,7 +23,6 @@ import trio
 
 from chunkserver.damage import report_damage
 from chunkserver.lineage import Lineage
-from chunkserver.replica import Replica
 from chunkserver.store import Store
 from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
@@ -31,7 +30,6 @@ from dfs.messages.cluster import (
     DeleteReplicas,
     DiskReport,
     Heartbeat,
-    RaiseVersions,
     Registered,
     RegisterServer,
     ReplicaReport,
@@ -241,31 +239,7 @@ class Control:
     # -- orders
 
     def _orders(self) -> Handlers:
-        return {
-            RaiseVersions: self._raise_versions,
-            DeleteReplicas: self._delete_replicas,
-            **self._other_orders,
-        }
-
-    async def _raise_versions(self, request: Request) -> Done:
-        message: RaiseVersions = request.message
-        for change in message.changes:
-            await self._raise_version(change.handle, change.version)
-        return Done()
-
-    async def _raise_version(self, handle: int, version: int) -> None:
-        turn = self._store.turns.enter(handle)
-        try:
-            await turn.wait()
-            if not self._store.has(handle):
-                text = "%s: no replica %x to raise to version %d"
-                log.warning(text, self._env.name, handle, version)
-                return
-            entry = self._store.find(handle)
-            if entry.version < version:
-                await self._store.change(entry, partial(_raise, version))
-        finally:
-            turn.leave()
+        return {DeleteReplicas: self._delete_replicas, **self._other_orders}
 
     def _delete_replicas(self, request: Request) -> Coroutine[Any, Any, Done]:
         message: DeleteReplicas = request.message
@@ -369,7 +343,3 @@ class Heartbeats:
         loop_s = now - self._board.alive_at - self._board.heartbeat_s
         since = self._store.busy_since()
         return max(0.0, loop_s, 0.0 if since is None else now - since)
-
-
-def _raise(version: int, replica: Replica) -> None:
-    replica.raise_version(version)

@@ -428,11 +428,6 @@ class Replica:
         self._table.write(block, block + 1)
         self._corrupt |= 1 << block
 
-    def raise_version(self, version: int) -> None:
-        """Take a higher version; a lower or equal one is ignored."""
-        if version > self.version:
-            self._write_header(version=version)
-
     def write_header(self, *, durable: bool = False) -> None:
         """Write the header as it is: a replica that has no data yet begins to exist."""
         self._write_header(length_bytes=self.length_bytes, durable=durable)

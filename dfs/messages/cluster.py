@@ -2,7 +2,7 @@
 
 A chunkserver keeps one connection to the leading master: it registers, reports its replicas in
 pages, and then sends heartbeats; over the same connection the master calls it back
-(`RaiseVersions`, `DeleteReplicas`). Masters exchange Raft messages and snapshots.
+(`SettleChunk`, `FetchReplica`, `DeleteReplicas`). Masters exchange Raft messages and snapshots.
 """
 
 from __future__ import annotations
@@ -98,17 +98,7 @@ class Heartbeat:
 # -- master to chunkserver
 
 
-@message(147)
-class VersionChange:
-    handle: int
-    version: int
-
-
-@message(148)
-class RaiseVersions:
-    """Replicas of these chunks take the new version (never lower one). Answers Done."""
-
-    changes: tuple[VersionChange, ...]
+# 147 and 148 were orders to raise versions without settling; they are not to be used again.
 
 
 @message(149)

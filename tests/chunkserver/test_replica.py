@@ -181,12 +181,14 @@ def test_bytes_beyond_a_cut_do_not_come_back() -> None:
         assert read(each, BLOCK_BYTES, 2 * BLOCK_BYTES) == b"qqqq".ljust(2 * BLOCK_BYTES, b"\0")
 
 
-def test_version_is_never_lowered_and_survives_reopening() -> None:
+def test_a_fence_survives_reopening() -> None:
     file, replica = make()
     write(replica, 0, b"a")
-    replica.raise_version(5)
-    replica.raise_version(3)
-    assert (replica.version, reopened(file).version) == (5, 5)
+    replica.fence(5, ReplicaState.JOINING)
+    again = reopened(file)
+    assert (again.version, again.state) == (5, ReplicaState.JOINING)
+    again.serve(3)
+    assert (again.version, again.state, again.generation) == (5, ReplicaState.SETTLED, 3)
 
 
 # -- kills
@@ -235,7 +237,7 @@ CHANGES: dict[str, Change] = {
     "append far beyond": lambda r: write(r, 4 * BLOCK_BYTES + 3, b"N" * 9000),
     "cut inside a block": lambda r: r.cut(1, BLOCK_BYTES + 77),
     "cut to nothing": lambda r: r.cut(1, 0),
-    "raise the version": lambda r: r.raise_version(2),
+    "fence": lambda r: r.fence(2, ReplicaState.UNSETTLED),
     "sync": lambda r: r.sync(),
     "write and sync": _write_and_sync,
     "extend twice": _extend_twice,

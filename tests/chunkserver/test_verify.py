@@ -24,6 +24,7 @@ from chunkserver.verify import Survey, missing_blocks, verify_blocks, verify_hea
 from dfs.checksums import piece_checksums
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
+from dfs.messages.chunks import ReplicaState
 from dfs.runtime.real import RealEnv
 from tests.chunkserver.memory_file import MemoryFile
 from tests.chunkserver.stores import put, store_on
@@ -139,7 +140,7 @@ def test_rotten_header_slots_are_written_again(
 ) -> None:
     expected_logs("header slots .* had rotted")
     for step in range(3):  # all three slots in use
-        replica.raise_version(5 + step)
+        replica.fence(5 + step, ReplicaState.SETTLED)
         replica.sync()
     in_use = [s for s in slots if any(file_of(replica).content[s * SLOT_BYTES :][:SLOT_BYTES])]
     for slot in in_use:
@@ -151,7 +152,7 @@ def test_rotten_header_slots_are_written_again(
     assert headers[0][0].version == 7
     again = reopened(replica)
     assert (again.version, again.length_bytes, again.damaged) == (7, LENGTH, 0)
-    replica.raise_version(9)  # the slots take turns as before
+    replica.fence(9, ReplicaState.SETTLED)  # the slots take turns as before
     replica.sync()
     assert reopened(replica).version == 9
 
