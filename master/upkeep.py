@@ -28,6 +28,7 @@ from master.fleet import Fleet
 from master.janitor import Janitor
 from master.raft import RaftNode
 from master.repair_plan import used_fraction
+from master.repair_queue import Assessment
 from master.replica_care import ReplicaCare
 from master.state import queries
 from master.tables import Tables
@@ -143,6 +144,7 @@ class Upkeep:
             eta_s=pace.eta_s(now, sum(c.bytes for c in classes)),
             copied_bytes=pace.copied_bytes + self._settling.copied_bytes,
             unreadable=self._repair.assessment.unreadable,
+            stuck=why_stuck(self._repair.assessment, bool(self._repair.running), fleet),
         )
 
     def _classes(self, fleet: Fleet) -> tuple[RepairClass, ...]:
@@ -186,6 +188,18 @@ class Upkeep:
         live = self._chunkservers.find(server)
         disks = live.disks if live is not None else ()
         return sum(d.replicas for d in disks if d.path == path)
+
+
+def why_stuck(assessment: Assessment, working: bool, fleet: Fleet) -> str:
+    """Why nothing can be done for any chunk that waits; "" when something can."""
+    waiting = sum(assessment.counts.values())
+    if not waiting or assessment.possible or working:
+        return ""
+    takers = sum(view.takes for view in fleet.values())
+    return (
+        f"{waiting} chunks wait, and no further chunkserver can take them:"
+        f" {takers} of {len(fleet)} take new replicas"
+    )
 
 
 def excess_bytes(fleet: Fleet, band: float) -> int:

@@ -232,11 +232,14 @@ def test_a_drain_with_nowhere_to_go_waits_and_goes_on_when_there_is(tmp_path: Pa
         await cluster.world.clock.sleep(100)
         assert fetches(cluster) == []
         assert (await class_of(writer, "draining")).chunks == 5
-        assert (await status(writer)).eta_s == -1
+        told = await status(writer)
+        assert told.eta_s == -1
+        assert told.stuck.startswith("5 chunks wait"), told.stuck
         await cluster.back(4)
         await until_sets(writer, on(2, 3, 4))
         await cluster.world.clock.sleep(2)
         assert (await class_of(writer, "draining")).chunks == 0
+        assert (await status(writer)).stuck == ""
 
     limits = dataclasses.replace(LIMITS, chunk_replicas=3)
     world = World(1)
