@@ -9,7 +9,8 @@ acknowledged while it stayed in the set, whatever its version; only two kinds ca
 - JOINING ones, and those that do not exist. They are never a source.
 
 Among the others an undamaged one comes before a damaged one, then the higher version (readers have
-seen it), then the more settled, then the chain's order.
+seen it), then one that had no room for what another source holds (what that one holds more was not
+acknowledged), then the more settled, then the chain's order.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Member:
     failures: int = 0  # of settling this chunk with it, in turn
     ahead: bool = False  # its version is higher than the chunk's
     length_bytes: int = 0  # of a LOST replica: what it has kept
+    full: bool = False  # it had no room for what another source has, which nobody was promised
 
     @property
     def present(self) -> bool:
@@ -114,7 +116,15 @@ def _badness(member: Member) -> tuple[object, ...]:
     """The least bad is the source; of equals `min` takes the first in the chain."""
     lost = member.state == ReplicaState.LOST
     kept = member.length_bytes if lost else 0  # of several that lost something, who kept most
-    return lost, member.failures, member.damaged, -member.version, member.state, -kept
+    return (
+        lost,
+        member.failures,
+        member.damaged,
+        -member.version,
+        not member.full,  # what it holds fits everywhere
+        member.state,
+        -kept,
+    )
 
 
 def _wait_for_others(members: Sequence[Member], source: Member, patience: Patience) -> float:

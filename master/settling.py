@@ -18,6 +18,7 @@ waits for go first and do not count. What fails is tried again after a time that
 
 from __future__ import annotations
 
+import errno
 import heapq
 import logging
 from collections import deque
@@ -67,6 +68,9 @@ class Entry:
     source: int | None = None  # of the order under way
     lost: bool = False  # the loss is counted already
     failures: dict[int, int] = field(default_factory=dict)  # server -> in turn
+    full: dict[int, None] = field(
+        default_factory=dict
+    )  # servers without room for the source's data
     attempts: int = 0  # that failed, in turn
     rounds: int = 0  # that left somebody out, in turn
     urgent: bool = False  # a client waits
@@ -311,6 +315,7 @@ class Settling:
                     failures=entry.failures.get(server, 0),
                     ahead=note.version > chunk.version,
                     length_bytes=note.length_bytes,
+                    full=server in entry.full,
                 )
             )
         return members
@@ -422,6 +427,7 @@ class Settling:
             self._notes.drop(entry.handle, server)
             entry.failures.pop(server, None)
         entry.served, entry.attempts, entry.urgent, entry.lost = version, 0, False, False
+        entry.full.clear()
         if entry.unserved == version:
             entry.unserved, entry.source = 0, None
             entry.settled.set()
@@ -456,7 +462,10 @@ class Settling:
         if blamed == order.source and self._chunkservers.connected(blamed) is None:
             entry.again = True  # it is gone; whether the others reach it is for them to find out
             return
-        if error.code in _MEMBER_FAILED or error.code in (Code.NO_REPLICA, Code.STALE_VERSION):
+        if error.errno == errno.ENOSPC and blamed in order.chain and blamed not in order.joining:
+            # Nothing acknowledged is longer than what it has: let it be the source.
+            entry.full = {blamed: None}
+        elif error.code in _MEMBER_FAILED or error.code in (Code.NO_REPLICA, Code.STALE_VERSION):
             entry.failures[blamed] = entry.failures.get(blamed, 0) + 1
         self._try_later(entry)
 

@@ -55,6 +55,8 @@ def test_equal_replicas_keep_the_chain() -> None:
         (member(2, version=4), member(1, version=5, damaged=True)),
         (member(2, UNSETTLED, damaged=True), member(1, LOST)),
         (member(2), member(1, failures=1)),
+        (member(2, UNSETTLED, full=True), member(1)),
+        (member(2, version=5), member(1, version=4, full=True)),
         (member(2, LOST), member(1, JOINING)),
         (member(2, LOST), member(1, version=9, ahead=True)),
     ],
