@@ -163,4 +163,4 @@ def _may_leave(member: Member, members: Sequence[Member], part: list[Member], le
     if not member.complete:
         others = [m for m in members if m.complete and m.failures < FAILURES_MAX]
         return len(others) >= least
-    return sum(m.complete for m in part) >= least
+    return sum(m.complete and m.present for m in part) >= least
