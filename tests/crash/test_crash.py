@@ -47,7 +47,7 @@ def test_what_was_acknowledged_survives_kills_and_stops(
     made: Make, tmp_path: Path, targets: list[str], seed: int
 ) -> None:
     rounds = Rounds(made(Cluster(tmp_path)), targets)
-    for number in range(4):
+    for number in range(2):
         outcome = rounds.run(seed + number)
         assert not outcome.facts, str(outcome)
         assert outcome.operations, "the writers did nothing"
