@@ -82,7 +82,8 @@ class World:
             self._nursery.cancel_scope.cancel()
         return result
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """End the run with this error, unless another one has ended it already."""
         if self._failure is None:
             self._failure = error
         if self._nursery is not None:
@@ -93,9 +94,9 @@ class World:
         limit_s, self.timeline.limit_s = self.timeline.limit_s, math.inf
         if next_event_s == math.inf:
             now_s = self.timeline.now_s
-            self._fail(Deadlock(f"at {now_s:.6f} s every task waits for another one"))
+            self.fail(Deadlock(f"at {now_s:.6f} s every task waits for another one"))
         else:
-            self._fail(TimeoutError(f"still running after {limit_s} virtual seconds"))
+            self.fail(TimeoutError(f"still running after {limit_s} virtual seconds"))
 
     # -- nodes
 
@@ -189,7 +190,7 @@ class World:
         if env.dead:
             self.afterlife.append(error)
         else:
-            self._fail(error)
+            self.fail(error)
 
     def _running(self) -> trio.Nursery:
         if self._nursery is None:

@@ -1,0 +1,27 @@
+"""White-box monitors: they watch every node from inside while a run goes on.
+
+A monitor taps the real classes (`taps.Taps`) and calls `stage.broken` the moment a rule is
+broken. `MONITORS` names them all; every run has all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tests.simulation.stage import Stage
+from tests.simulation.taps import Taps
+
+
+class Monitor(Protocol):
+    """One set of rules. Made anew for each run."""
+
+    def __init__(self, stage: Stage) -> None: ...
+
+    def attach(self, taps: Taps) -> None:
+        """Begin to watch, before any node starts."""
+
+    async def finish(self) -> None:
+        """Once, when all is quiet and the processes still run: what shows only at the end."""
+
+
+MONITORS: dict[str, type[Monitor]] = {}
