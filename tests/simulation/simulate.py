@@ -1,89 +1,120 @@
-"""`scripts/simulate`: run many seeds of the whole cluster, at most two at a time.
+"""`scripts/simulate`: run seeds of the whole cluster, as many processes at a time as one likes.
 
-Each seed is a process of its own. A failing one is printed with its error, the last steps of its
-clients, and how to run it again with the log.
+Standard output follows from the arguments alone; what depends on this machine (times, rates) goes
+to standard error. Exit codes: 0 all held, 1 a property was violated (with --mutant: it was not
+found), 2 bad arguments.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
+import datetime
 import logging
-import multiprocessing
 import sys
-import tempfile
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count, cycle, islice
 
-from tests.simulation.swarm import run_seed
-
-PROCESSES = 2
-STEPS_SHOWN = 15
+from tests.simulation.faults import KINDS
+from tests.simulation.mutants import CATALOGUE
+from tests.simulation.profiles import PROFILES
+from tests.simulation.runner import Job, Result, run_all, run_here
+from tests.simulation.shrink import shrink
 
 
 def main() -> int:
     arguments = _arguments()
+    if arguments.list:
+        return _list()
     if arguments.log:
         logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s: %(message)s")
         logging.getLogger("tests").setLevel(logging.DEBUG)
-    first, _, end = arguments.seeds.partition(":")
-    seeds = range(int(first), int(end) if end else int(first) + 1)
-    if len(seeds) == 1:
-        failed = not _run(seeds[0], arguments.seconds, arguments.faults)
+    jobs = _jobs(arguments)
+    if arguments.seed is not None and arguments.minutes is None:
+        results: Iterator[Result] = map(run_here, jobs)
     else:
-        failed = _run_all(seeds, arguments) > 0
-    return int(failed)
+        results = run_all(jobs, arguments.jobs, arguments.minutes)
+    return _tell(results, arguments)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/simulate", description=__doc__)
-    parser.add_argument("--seeds", default="0:20", metavar="A:B", help="B not included; or one")
-    parser.add_argument("--seconds", type=float, default=30.0, help="virtual, of each seed's work")
-    parser.add_argument("--no-faults", dest="faults", action="store_false")
-    parser.add_argument("--log", action="store_true", help="show the log (with one seed)")
-    return parser.parse_args()
+    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="how many (20)")
+    parser.add_argument("--seed", type=_seed, metavar="S", help="just this one, or from it on")
+    parser.add_argument("--minutes", type=float, metavar="M", help="new seeds for so long")
+    parser.add_argument("--profile", choices=sorted(PROFILES), help="only this one (all in turn)")
+    parser.add_argument("--mutant", choices=sorted(CATALOGUE), help="with this fault planted")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (2)")
+    parser.add_argument("--seconds", type=float, help="virtual, of each seed's work (60)")
+    parser.add_argument("--no-shrink", dest="shrink", action="store_false")
+    parser.add_argument("--log", action="store_true", help="show the log (with --seed)")
+    parser.add_argument("--list", action="store_true", help="profiles, kinds of faults, mutants")
+    arguments = parser.parse_args()
+    if min(arguments.seeds, arguments.jobs) < 1:
+        parser.error("--seeds and --jobs are 1 or more")
+    return arguments
 
 
-def _run_all(seeds: range, arguments: argparse.Namespace) -> int:
-    """The number of seeds that failed."""
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        PROCESSES, mp_context=context, max_tasks_per_child=1
-    ) as pool:
-        runs = [pool.submit(_run, s, arguments.seconds, arguments.faults) for s in seeds]
-        failed = [s for s, run in zip(seeds, runs, strict=True) if not run.result()]
-    print(f"{len(seeds) - len(failed)} of {len(seeds)} seeds passed")
-    for seed in failed:
-        print(f"again: scripts/simulate --log --seconds {arguments.seconds:g} --seeds {seed}")
-    return len(failed)
+def _seed(text: str) -> int:
+    """A number; `today` for the one of the date."""
+    if text == "today":
+        return int(f"{datetime.datetime.now(datetime.UTC):%Y%m%d}") * 1000
+    return int(text)
 
 
-def _run(seed: int, seconds: float, faults: bool) -> bool:
-    began = time.monotonic()
-    if not logging.getLogger().handlers:
-        logging.getLogger().addHandler(logging.NullHandler())
-    with tempfile.TemporaryDirectory(prefix="dfs-simulate-") as directory:
-        history: list[str] = []
-        try:
-            run = run_seed(seed, Path(directory), seconds=seconds, faults=faults, history=history)
-        except Exception as error:  # noqa: BLE001  whatever it is, it is the seed's result
-            print(f"seed {seed} FAILED after {time.monotonic() - began:.1f} s: {_inner(error)!r}")
-            print("\n".join(f"    {line}" for line in history[-STEPS_SHOWN:]), flush=True)
-            return False
-    struck = ", ".join(f"{kind} {count}" for kind, count in sorted(run.struck.items()))
-    print(
-        f"seed {seed} ok in {time.monotonic() - began:.1f} s: {run.steps} steps,"
-        f" {run.chunks} chunks, slowest {run.slowest.seconds:.2f} s ({run.slowest.step}); {struck}",
-        flush=True,
+def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
+    first = arguments.seed or 0
+    mutant = CATALOGUE.get(arguments.mutant or "")
+    names = [arguments.profile] if arguments.profile else sorted(PROFILES)
+    if mutant is not None and not arguments.profile:
+        names = [mutant.profile]
+    jobs = (
+        Job(name, first + number // len(names), arguments.seconds, arguments.mutant or "")
+        for number, name in zip(count(), cycle(names), strict=False)
     )
-    return True
+    if arguments.minutes is not None:
+        return jobs
+    only = len(names) if arguments.seed is not None else arguments.seeds
+    return islice(jobs, only)
 
 
-def _inner(error: Exception) -> BaseException:
-    inner: BaseException = error
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
-    return inner
+def _tell(results: Iterator[Result], arguments: argparse.Namespace) -> int:
+    began, reach, failed, done, virtual_s = time.monotonic(), Counter[str](), 0, 0, 0.0
+    for result in results:
+        done, virtual_s = done + 1, virtual_s + result.virtual_s
+        reach.update(result.reach)
+        print(result.line, flush=True)
+        if result.failure:
+            failed += 1
+            print("\n".join(f"    {text}" for text in result.failure), flush=True)
+            if arguments.shrink and not arguments.mutant:
+                print("\n".join(f"    {text}" for text in shrink(result.job)), flush=True)
+        print(f"  {result.wall_s:.1f} s", file=sys.stderr)
+    _tell_reach(reach, done)
+    print(f"{done - failed} of {done} seeds passed")
+    wall_s = time.monotonic() - began
+    rate = f"{virtual_s / wall_s:.0f} x real time, {60 * done / wall_s:.1f} seeds a minute"
+    print(f"{virtual_s / 3600:.2f} virtual hours in {wall_s:.0f} s: {rate}", file=sys.stderr)
+    return int(failed == 0) if arguments.mutant else int(failed > 0)
+
+
+def _tell_reach(reach: Counter[str], done: int) -> None:
+    """What all runs together exercised, and which kinds of faults never struck."""
+    print("reached: " + ", ".join(f"{name} {reach[name]}" for name in sorted(reach)))
+    never = [name for name in KINDS if not reach[f"fault.{name}"]]
+    if never and done > 1:
+        print("never struck: " + ", ".join(never))
+
+
+def _list() -> int:
+    for profile in PROFILES.values():
+        print(f"profile {profile.name}: {profile.about}")
+    for kind in KINDS.values():
+        print(f"fault {kind.name} ({kind.family})")
+    for mutant in CATALOGUE.values():
+        print(f"mutant {mutant.name}: {mutant.breaks} (in {mutant.profile}, {mutant.seeds} seeds)")
+    return 0
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dfs.messages.checking import Finding, Severity
 from dfs.runtime.sim import World
 from master.check.findings import Kind
 from tests.simulation.cluster import Knobs, SimCluster
-from tests.simulation.faults import Faults
+from tests.simulation.swarm_faults import Faults
 from tests.simulation.workload import SharedFile, Slowest, Worker, Wrong
 
 STALL_LIMIT_S = 5.0

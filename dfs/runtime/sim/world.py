@@ -49,6 +49,7 @@ class World:
         self.clock = NodeClock(self.timeline)  # the observer's: true world time
         self.afterlife: list[Exception] = []  # what zombies raised; for the curious only
         self.endings: list[tuple[str, str]] = []  # (node, reason) of every crash, in order
+        self.chronicle: list[tuple[float, str]] = []  # what befell the world, for people
         self._drift = drift
         self._hash = xxhash.xxh3_64()
         self._events = 0
@@ -141,6 +142,7 @@ class World:
     def restart(self, name: str) -> SimEnv:
         """Start what was started on the node again, on the disk that it has."""
         self.crash(name, power_loss=False)
+        self.tell("start", name)
         mains = self._mains.get(name, [])
         env = self.env(name)
         for main in mains:
@@ -150,7 +152,7 @@ class World:
     def _end(self, env: SimEnv, reason: str, power_loss: bool) -> None:
         if env.dead:
             return
-        self.trace("crash", env.name, reason)
+        self.tell("crash", env.name, reason)
         self.endings.append((env.name, reason))
         env.dead = True
         self._fabric.node_crashed(env.name)
@@ -201,7 +203,7 @@ class World:
 
     def partition(self, a: str, b: str, *, one_way: bool = False) -> None:
         """Hold back what a sends to b and, unless `one_way`, what b sends to a."""
-        self.trace("partition", a, b, one_way)
+        self.tell("partition", a, b, one_way)
         self._fabric.block(a, b)
         if not one_way:
             self._fabric.block(b, a)
@@ -212,13 +214,13 @@ class World:
 
     def heal(self, *, reset: bool = False) -> None:
         """End all partitions; what was held back arrives, or with `reset` those streams end."""
-        self.trace("heal", reset)
+        self.tell("heal", reset)
         if reset:
             self._fabric.reset_blocked()
         self._fabric.unblock_all()
 
     def heal_between(self, a: str, b: str) -> None:
-        self.trace("heal", a, b)
+        self.tell("heal", a, b)
         self._fabric.unblock(a, b)
         self._fabric.unblock(b, a)
 
@@ -228,7 +230,7 @@ class World:
 
     def reset_links(self, a: str, b: str) -> None:
         """End all streams between two nodes."""
-        self.trace("reset", a, b)
+        self.tell("reset", a, b)
         self._fabric.reset_between(a, b)
 
     # -- determinism
@@ -237,6 +239,11 @@ class World:
         """Add an event to the trace; tests add what their nodes do."""
         self._events += 1
         self._hash.update(repr((self.timeline.now_s, kind, fields)).encode())
+
+    def tell(self, kind: str, *fields: object) -> None:
+        """Add an event to the trace and to the chronicle."""
+        self.trace(kind, *fields)
+        self.chronicle.append((self.timeline.now_s, " ".join(map(str, (kind, *fields)))))
 
     def trace_hash(self) -> str:
         """Equal for equal runs: number of events and hash of the trace."""

@@ -1,0 +1,141 @@
+"""Where faults are fought out: whom a strike may hit, together with which others, and the way back.
+
+Faults may overlap, but never so that what the system promises cannot be kept: what takes data away
+from a chunkserver (its power, its disk) strikes one server at a time, with every chunk whole
+before, and no other chunkserver in trouble until it is whole again (`harming`). All other faults of
+chunkservers may come several at a time (`disturbing`); masters bear anything, since they
+acknowledge nothing that is not on their disks.
+
+Nodes that died, by a strike or by themselves, are started again after a while (`supervise`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from dfs.client import open_client
+from dfs.errors import Failure
+from tests.simulation.stage import Stage
+
+WHOLE_WAIT_S = 15.0  # for chunks to be whole before data is harmed; else the strike is left out
+RESTART_MAX_S = 4.0
+LOOK_S = 0.25
+
+
+class Skipped(Exception):
+    """The strike found nobody that it may hit."""
+
+
+class Arena:
+    """The nodes of one run as targets."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.world, self.cluster = stage, stage.world, stage.cluster
+        self.clients = tuple(f"client-{n + 1}" for n in range(stage.plan.clients))
+        self.unattended: set[str] = set()  # not to be started again for now
+        self.operating = trio.Lock()  # one operator's order at a time
+        self._disturbed = 0
+        self._harm = trio.Lock()
+        self._chance = stage.chance("arena")
+        self._dead_since: dict[str, float] = {}
+
+    # -- who is there
+
+    @property
+    def masters(self) -> list[str]:
+        return [f"master-{n}" for n in self.cluster.masters]
+
+    @property
+    def chunkservers(self) -> list[str]:
+        return [f"chunkserver-{n}" for n in self.cluster.chunkservers]
+
+    def leader(self) -> str:
+        return self.cluster.leader() or self.masters[0]
+
+    def follower(self, chance: random.Random) -> str:
+        leader = self.leader()
+        return chance.choice([name for name in self.masters if name != leader])
+
+    def master(self, chance: random.Random) -> str:
+        """The leader half of the time, for its faults matter most."""
+        return self.leader() if chance.random() < 0.5 else self.follower(chance)
+
+    def chunkserver(self, chance: random.Random) -> str:
+        return chance.choice(self.chunkservers)
+
+    def client(self, chance: random.Random) -> str:
+        return chance.choice(self.clients)
+
+    async def sleep(self, seconds: float) -> None:
+        await self.world.clock.sleep(seconds)
+
+    # -- what may come together
+
+    @asynccontextmanager
+    async def disturbing(self) -> AsyncIterator[None]:
+        """Around a fault of a chunkserver that takes no data away."""
+        async with self._harm:
+            self._disturbed += 1
+        try:
+            yield
+        finally:
+            self._disturbed -= 1
+
+    @asynccontextmanager
+    async def harming(self) -> AsyncIterator[None]:
+        """Around one that does: alone, and over only when every chunk is whole again."""
+        async with self._harm:
+            if not await self._is_calm():
+                raise Skipped
+            yield
+            await self.cluster.until_redundant(4 * WHOLE_WAIT_S)
+
+    async def _is_calm(self) -> bool:
+        until_s = self.stage.now_s() + WHOLE_WAIT_S
+        while self._disturbed and self.stage.now_s() < until_s:
+            await self.sleep(LOOK_S)
+        return not self._disturbed and await self.cluster.until_redundant(WHOLE_WAIT_S)
+
+    # -- the way back
+
+    async def supervise(self) -> None:
+        """Start dead nodes again, each a random while after its death."""
+        while True:
+            for name in (*self.masters, *self.chunkservers, *self.clients):
+                self._look_after(name)
+            await self.sleep(LOOK_S)
+
+    def _look_after(self, name: str) -> None:
+        if self.world.is_alive(name) or name in self.unattended:
+            self._dead_since.pop(name, None)
+            return
+        now_s = self.stage.now_s()
+        due_s = self._dead_since.setdefault(name, now_s + self._chance.uniform(0.1, RESTART_MAX_S))
+        if now_s >= due_s:
+            self.world.restart(name)
+
+    def calm(self) -> None:
+        """End everything that strikes may have left: the world is in order again."""
+        self.world.heal()
+        self.unattended.clear()
+        for name in (*self.masters, *self.chunkservers):
+            media = self.world.disk(name)
+            media.repair()
+            media.crash_at_sync(0)
+            media.sync_delay_s = 0.0
+
+    async def order(self, message: object, name: str = "operator") -> object:
+        """Have an operator say it; None when it could not be carried out in a while."""
+        env, config = self.world.env(name), self.cluster.client_config()
+        answer: object = None
+        with self.world.clock.move_on_after(20.0):
+            try:
+                async with open_client(env, config, name) as operator:
+                    answer = await operator.cluster_call(message)
+            except Failure as failure:
+                self.world.trace("order failed", failure.message)
+        return answer

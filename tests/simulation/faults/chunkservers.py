@@ -1,0 +1,79 @@
+"""Faults of the chunkservers. Those that take data away come alone (`Arena.harming`)."""
+
+from __future__ import annotations
+
+import random
+
+from tests.simulation.arena import Arena
+from tests.simulation.faults.kinds import cut, isolate, kind, last
+
+SLOW_SYNC_S = 0.2
+
+
+@kind("chunkservers")
+async def kill_chunkserver(arena: Arena, chance: random.Random) -> None:
+    """The process alone: what it has written is in the page cache."""
+    async with arena.disturbing():
+        name = arena.chunkserver(chance)
+        arena.world.crash(name, power_loss=False)
+        while not arena.world.is_alive(name):
+            await arena.sleep(0.2)
+
+
+@kind("chunkservers")
+async def isolate_chunkserver(arena: Arena, chance: random.Random) -> None:
+    async with arena.disturbing():
+        await isolate(arena, chance, arena.chunkserver(chance))
+
+
+@kind("chunkservers")
+async def cut_chunkserver_from_leader(arena: Arena, chance: random.Random) -> None:
+    async with arena.disturbing():
+        await cut(arena, chance, arena.chunkserver(chance), arena.leader())
+
+
+@kind("chunkservers")
+async def cut_chunkserver_from_client(arena: Arena, chance: random.Random) -> None:
+    async with arena.disturbing():
+        await cut(arena, chance, arena.chunkserver(chance), arena.client(chance))
+
+
+@kind("chunkservers")
+async def cut_chain(arena: Arena, chance: random.Random) -> None:
+    async with arena.disturbing():
+        await cut(arena, chance, *chance.sample(arena.chunkservers, 2))
+
+
+@kind("chunkservers")
+async def reset_chunkserver(arena: Arena, chance: random.Random) -> None:
+    others = [*arena.chunkservers, *arena.clients, arena.leader()]
+    async with arena.disturbing():
+        arena.world.reset_links(arena.chunkserver(chance), chance.choice(others))
+
+
+@kind("chunkservers")
+async def slow_chunkserver_disk(arena: Arena, chance: random.Random) -> None:
+    async with arena.disturbing():
+        media = arena.world.disk(arena.chunkserver(chance))
+        media.sync_delay_s = SLOW_SYNC_S
+        await last(arena, chance)
+        media.sync_delay_s = 0.0
+
+
+@kind("power")
+async def power_chunkserver(arena: Arena, chance: random.Random) -> None:
+    async with arena.harming():
+        arena.world.crash(arena.chunkserver(chance), power_loss=True)
+
+
+@kind("power")
+async def power_chunkserver_at_sync(arena: Arena, chance: random.Random) -> None:
+    async with arena.harming():
+        name = arena.chunkserver(chance)
+        media = arena.world.disk(name)
+        media.crash_at_sync(chance.randint(1, 10), after=chance.random() < 0.5)
+        for _ in range(50):
+            if not arena.world.is_alive(name):
+                return
+            await arena.sleep(0.1)
+        media.crash_at_sync(0)

@@ -1,0 +1,88 @@
+"""From a profile and a seed to a plan: who works at what, on which cluster, under which faults.
+
+A profile says what may happen; the seed decides what does, swarm style: each run gets a random few
+of the kinds of faults and random knobs, since runs that have everything reach less than runs that
+have a lot of a little.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tests.simulation.cluster import Knobs
+from tests.simulation.faults import of_families
+from tests.simulation.plan import Plan, Strike
+
+ALWAYS = ("masters", "chunkservers", "clients")
+KINDS_MAX = 6
+GAP_MIN_S, GAP_MAX_S = 0.5, 8.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`focus` are families of which every run has at least one kind."""
+
+    name: str
+    about: str
+    workloads: tuple[str, ...]
+    families: tuple[str, ...] = ALWAYS
+    focus: tuple[str, ...] = ()
+    seconds: float = 60.0
+    clients_max: int = 3
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "trees",
+            "each client in a tree of its own, knowing every answer; shared files in turn",
+            ("trees",),
+            (*ALWAYS, "power", "everything", "operations"),
+        ),
+    )
+}
+
+
+def draw(profile_name: str, seed: int, *, seconds: float | None = None) -> Plan:
+    """The plan of that seed."""
+    profile = PROFILES[profile_name]
+    chance = random.Random(f"{profile.name}/{seed}")
+    seconds = profile.seconds if seconds is None else seconds
+    return Plan(
+        seed=seed,
+        profile=profile.name,
+        masters=chance.choice((3, 3, 3, 5)),
+        chunkservers=chance.choice((3, 3, 4, 4, 5, 6)),
+        clients=chance.randint(2, profile.clients_max),
+        seconds=seconds,
+        knobs=_knobs(chance),
+        workloads=profile.workloads,
+        strikes=_strikes(profile, chance, seconds),
+    )
+
+
+def _knobs(chance: random.Random) -> Knobs:
+    keep = chance.choice([5, 100])
+    return Knobs(
+        compact_entries=chance.choice([10, 40, 200]) + keep,
+        keep_entries=keep,
+        session_ttl_s=20.0,
+        packet_bytes=chance.choice([65_536, 256 << 10]),
+        reap_batch=chance.choice([2, 256]),
+    )
+
+
+def _strikes(profile: Profile, chance: random.Random, seconds: float) -> tuple[Strike, ...]:
+    kinds = of_families(profile.families)
+    chosen = chance.sample(kinds, chance.randint(1, min(KINDS_MAX, len(kinds))))
+    for family in profile.focus:
+        chosen.append(chance.choice(of_families([family])))
+    found: list[Strike] = []
+    at_s = chance.uniform(0.0, GAP_MAX_S)
+    pace = chance.choice((0.5, 1.0, 2.0))
+    while at_s < seconds:
+        found.append(Strike(round(at_s, 3), chance.choice(chosen), chance.randrange(1 << 32)))
+        at_s += chance.uniform(GAP_MIN_S, GAP_MAX_S) * pace
+    return tuple(found)
