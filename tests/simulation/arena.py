@@ -70,7 +70,7 @@ class Arena:
     def client(self, chance: random.Random) -> str:
         return chance.choice(self.clients)
 
-    async def sleep(self, seconds: float) -> None:
+    async def pass_time(self, seconds: float) -> None:
         await self.world.clock.sleep(seconds)
 
     # -- what may come together
@@ -97,7 +97,7 @@ class Arena:
     async def _is_calm(self) -> bool:
         until_s = self.stage.now_s() + WHOLE_WAIT_S
         while self._disturbed and self.stage.now_s() < until_s:
-            await self.sleep(LOOK_S)
+            await self.pass_time(LOOK_S)
         return not self._disturbed and await self.cluster.until_redundant(WHOLE_WAIT_S)
 
     # -- the way back
@@ -107,7 +107,7 @@ class Arena:
         while True:
             for name in (*self.masters, *self.chunkservers, *self.clients):
                 self._look_after(name)
-            await self.sleep(LOOK_S)
+            await self.pass_time(LOOK_S)
 
     def _look_after(self, name: str) -> None:
         if self.world.is_alive(name) or name in self.unattended:

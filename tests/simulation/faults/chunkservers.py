@@ -17,7 +17,7 @@ async def kill_chunkserver(arena: Arena, chance: random.Random) -> None:
         name = arena.chunkserver(chance)
         arena.world.crash(name, power_loss=False)
         while not arena.world.is_alive(name):
-            await arena.sleep(0.2)
+            await arena.pass_time(0.2)
 
 
 @kind("chunkservers")
@@ -75,5 +75,5 @@ async def power_chunkserver_at_sync(arena: Arena, chance: random.Random) -> None
         for _ in range(50):
             if not arena.world.is_alive(name):
                 return
-            await arena.sleep(0.1)
+            await arena.pass_time(0.1)
         media.crash_at_sync(0)

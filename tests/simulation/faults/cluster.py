@@ -17,7 +17,7 @@ async def kill_everything(arena: Arena, chance: random.Random) -> None:
             arena.world.crash(name, power_loss=power_loss)
         for name in arena.chunkservers:
             arena.world.crash(name, power_loss=False)
-        await arena.sleep(5.0)
+        await arena.pass_time(5.0)
 
 
 @kind("blackout")
@@ -26,4 +26,4 @@ async def blackout(arena: Arena, chance: random.Random) -> None:
     async with arena.disturbing():
         for name in (*arena.masters, *arena.chunkservers):
             arena.world.crash(name, power_loss=True)
-        await arena.sleep(5.0)
+        await arena.pass_time(5.0)

@@ -44,7 +44,7 @@ def of_families(families: Iterable[str]) -> list[str]:
 
 async def last(arena: Arena, chance: random.Random, longest_s: float = LAST_MAX_S) -> None:
     """Let it last: mostly short, sometimes longer than leases and timeouts."""
-    await arena.sleep(LAST_MIN_S + (longest_s - LAST_MIN_S) * chance.random() ** 2)
+    await arena.pass_time(LAST_MIN_S + (longest_s - LAST_MIN_S) * chance.random() ** 2)
 
 
 async def isolate(arena: Arena, chance: random.Random, name: str) -> None:

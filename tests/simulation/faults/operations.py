@@ -29,7 +29,7 @@ async def drain_chunkserver(arena: Arena, chance: random.Random) -> None:
         await arena.order(SetServerMode(number, ServerMode.DRAINING))
         await last(arena, chance, 20.0)
         while await arena.order(SetServerMode(number, ServerMode.IN_SERVICE)) is None:
-            await arena.sleep(1.0)
+            await arena.pass_time(1.0)
 
 
 @kind("operations")
@@ -39,5 +39,5 @@ async def rolling_restart(arena: Arena, chance: random.Random) -> None:
         for name in (*arena.masters, *arena.chunkservers):
             arena.world.crash(name, power_loss=False)
             while not arena.world.is_alive(name):
-                await arena.sleep(0.2)
-            await arena.sleep(chance.uniform(0.5, 3.0))
+                await arena.pass_time(0.2)
+            await arena.pass_time(chance.uniform(0.5, 3.0))
