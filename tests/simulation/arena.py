@@ -12,18 +12,24 @@ Nodes that died, by a strike or by themselves, are started again after a while (
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import trio
 
 from dfs.client import open_client
+from dfs.client.session import Session
 from dfs.errors import Failure
+from dfs.messages.cluster import ClusterStatus, GetClusterStatus
+from dfs.messages.metadata import Submit
 from tests.simulation.stage import Stage
+from tests.simulation.taps import Taps
 
 WHOLE_WAIT_S = 15.0  # for chunks to be whole before data is harmed; else the strike is left out
 RESTART_MAX_S = 4.0
 LOOK_S = 0.25
+SUBMITS_KEPT = 100
 
 
 class Skipped(Exception):
@@ -37,11 +43,21 @@ class Arena:
         self.stage, self.world, self.cluster = stage, stage.world, stage.cluster
         self.clients = tuple(f"client-{n + 1}" for n in range(stage.plan.clients))
         self.unattended: set[str] = set()  # not to be started again for now
-        self.operating = trio.Lock()  # one operator's order at a time
+        self._operator = trio.Lock()
+        self.submitted: deque[Submit] = deque(maxlen=SUBMITS_KEPT)  # the latest of all clients
         self._disturbed = 0
         self._harm = trio.Lock()
         self._chance = stage.chance("arena")
         self._dead_since: dict[str, float] = {}
+
+    def attach(self, taps: Taps) -> None:
+        """Overhear what the clients submit."""
+
+        def numbered(original: Callable[..., Submit], *arguments: object) -> Submit:
+            self.submitted.append(original(*arguments))
+            return self.submitted[-1]
+
+        taps.around(Session, "_numbered", numbered)
 
     # -- who is there
 
@@ -84,6 +100,14 @@ class Arena:
             yield
         finally:
             self._disturbed -= 1
+
+    @asynccontextmanager
+    async def operating(self) -> AsyncIterator[None]:
+        """Around what an operator does, who does one thing at a time."""
+        if self._operator.locked():
+            raise Skipped
+        async with self._operator:
+            yield
 
     @asynccontextmanager
     async def harming(self) -> AsyncIterator[None]:
@@ -139,3 +163,16 @@ class Arena:
             except Failure as failure:
                 self.world.trace("order failed", failure.message)
         return answer
+
+    async def insist(self, message: object) -> None:
+        """Repeat an order until it is answered."""
+        while await self.order(message) is None:
+            await self.pass_time(1.0)
+
+    async def members(self) -> dict[int, str]:
+        """The masters that the leader knows."""
+        while True:
+            status = await self.order(GetClusterStatus())
+            if isinstance(status, ClusterStatus):
+                return {master.id: master.address for master in status.masters}
+            await self.pass_time(1.0)

@@ -61,6 +61,7 @@ class SimCluster:
         self.knobs = knobs or Knobs()
         self.masters = {n: f"master-{n}:{PORT}" for n in range(1, masters + 1)}
         self.chunkservers = {n: f"chunkserver-{n}:{PORT}" for n in range(1, chunkservers + 1)}
+        self._last_master = masters
         self.running: dict[str, MasterServer] = {}
         self.storing: dict[str, ChunkServer] = {}
         self._key_file = directory / "key"
@@ -72,6 +73,19 @@ class SimCluster:
             await self.world.start(f"master-{n}", partial(self._run_master, n))
         for n in self.chunkservers:
             await self.start_chunkserver(n)
+
+    async def start_master(self) -> int:
+        """Start one more, not yet a member, under a number that was never used."""
+        self._last_master += 1
+        n = self._last_master
+        self.masters[n] = f"master-{n}:{PORT}"
+        await self.world.start(f"master-{n}", partial(self._run_master, n))
+        return n
+
+    def forget_master(self, n: int) -> None:
+        """It is no member any more."""
+        del self.masters[n]
+        self.running.pop(f"master-{n}", None)
 
     async def start_chunkserver(self, n: int) -> None:
         await self.world.start(f"chunkserver-{n}", partial(self._run_chunkserver, n))

@@ -39,7 +39,7 @@ PROFILES = {
             "trees",
             "each client in a tree of its own, knowing every answer; shared files in turn",
             ("trees",),
-            (*ALWAYS, "power", "everything", "operations"),
+            (*ALWAYS, "power", "everything", "operations", "members"),
         ),
     )
 }

@@ -89,6 +89,7 @@ class _Run:
         self._workloads: list[Workload] = [WORKLOADS[w](self._stage) for w in plan.workloads]
         self._lives: Counter[str] = Counter()
         self._done = {name: trio.Event() for name in self._arena.clients}
+        self._arena.attach(taps)
         for monitor in self._monitors:
             monitor.attach(taps)
 

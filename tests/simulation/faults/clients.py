@@ -24,5 +24,26 @@ async def isolate_client(arena: Arena, chance: random.Random) -> None:
 
 
 @kind("clients")
+async def lose_answers(arena: Arena, chance: random.Random) -> None:
+    """What the client asks arrives, the answers do not, and it asks again."""
+    client, leader = arena.client(chance), arena.leader()
+    for _ in range(chance.randint(1, 6)):
+        arena.world.partition(leader, client, one_way=True)
+        await arena.pass_time(chance.uniform(0.02, 0.5))
+        arena.world.reset_links(leader, client)
+        arena.world.heal_between(leader, client)
+        await arena.pass_time(chance.uniform(0.0, 1.0))
+
+
+@kind("clients")
+async def repeat_requests(arena: Arena, chance: random.Random) -> None:
+    """Changes that clients have submitted arrive a second time, answered or not."""
+    for _ in range(chance.randint(1, 8)):
+        await arena.pass_time(chance.uniform(0.0, 2.0))
+        if arena.submitted:
+            await arena.order(chance.choice(arena.submitted), "repeater")
+
+
+@kind("clients")
 async def reset_client(arena: Arena, chance: random.Random) -> None:
     arena.world.reset_links(arena.client(chance), arena.leader())

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import random
 
-from dfs.messages.cluster import CreateSnapshot, ServerMode, SetServerMode, TransferLeadership
+from dfs.messages.cluster import (
+    AddMaster,
+    CreateSnapshot,
+    RemoveMaster,
+    ServerMode,
+    SetServerMode,
+    TransferLeadership,
+)
 from tests.simulation.arena import Arena
 from tests.simulation.faults.kinds import kind, last
 
 
 @kind("operations")
 async def transfer_leadership(arena: Arena, chance: random.Random) -> None:
-    async with arena.operating:
+    async with arena.operating():
         await arena.order(TransferLeadership(0))
 
 
 @kind("operations")
 async def take_snapshot(arena: Arena, chance: random.Random) -> None:
-    async with arena.operating:
+    async with arena.operating():
         await arena.order(CreateSnapshot())
 
 
 @kind("operations")
 async def drain_chunkserver(arena: Arena, chance: random.Random) -> None:
     """Begin to empty a server; it comes back before or after that is done."""
-    async with arena.operating:
+    async with arena.operating():
         number = chance.choice(list(arena.cluster.chunkservers))
         await arena.order(SetServerMode(number, ServerMode.DRAINING))
         await last(arena, chance, 20.0)
@@ -35,9 +42,51 @@ async def drain_chunkserver(arena: Arena, chance: random.Random) -> None:
 @kind("operations")
 async def rolling_restart(arena: Arena, chance: random.Random) -> None:
     """Every server process in turn, each once the one before is there again."""
-    async with arena.operating, arena.disturbing():
+    async with arena.operating(), arena.disturbing():
         for name in (*arena.masters, *arena.chunkservers):
             arena.world.crash(name, power_loss=False)
             while not arena.world.is_alive(name):
                 await arena.pass_time(0.2)
             await arena.pass_time(chance.uniform(0.5, 3.0))
+
+
+@kind("members")
+async def exchange_master(arena: Arena, chance: random.Random) -> None:
+    """A new master comes, then an old one goes."""
+    async with arena.operating():
+        added = await _add_master(arena)
+        await arena.pass_time(chance.uniform(0.0, 5.0))
+        old = chance.choice([n for n in arena.cluster.masters if n != added])
+        await _remove_master(arena, old)
+
+
+@kind("members")
+async def replace_lost_master(arena: Arena, chance: random.Random) -> None:
+    """A master's disk is lost; another one comes under a new id."""
+    async with arena.operating():
+        lost = chance.choice(list(arena.cluster.masters))
+        arena.unattended.add(f"master-{lost}")
+        arena.world.crash(f"master-{lost}")
+        arena.world.disk(f"master-{lost}").wipe()
+        await arena.pass_time(chance.uniform(0.0, 5.0))
+        await _remove_master(arena, lost)
+        await _add_master(arena)
+
+
+async def _add_master(arena: Arena) -> int:
+    """Start one more and make it a member; its number."""
+    number = await arena.cluster.start_master()
+    address = arena.cluster.masters[number]
+    while number not in await arena.members():
+        await arena.order(AddMaster(number, address))
+    return number
+
+
+async def _remove_master(arena: Arena, number: int) -> None:
+    """Take it out of the group, then stop it for good."""
+    while number in await arena.members():
+        await arena.order(RemoveMaster(number))
+    name = f"master-{number}"
+    arena.unattended.add(name)
+    arena.cluster.forget_master(number)
+    arena.world.crash(name)
