@@ -1,4 +1,4 @@
-"""One seed, one run: the same trace, the same words, whatever ran before and however Python hashes."""
+"""One seed, one run: the same trace and words, whatever ran before, however Python hashes."""
 
 from __future__ import annotations
 
