@@ -1,0 +1,23 @@
+"""Seeds that once found something, with what it was. They run with every test run.
+
+What mends a bug is shown by a test of its own next to the code; a seed here shows that the way to
+it stays open. A seed keeps its meaning as long as plans are drawn as they were, so new seeds go at
+the end and old ones are not sorted out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.simulation.runner import Job
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A job, and what it found when it was first run."""
+
+    job: Job
+    found: str
+
+
+REGRESSIONS: tuple[Regression, ...] = ()
