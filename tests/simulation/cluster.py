@@ -43,6 +43,27 @@ class Knobs:
     deletion_grace_s: float = 3.0
     repair_grace_s: float = 20.0
     chunk_replicas: int = 3
+    raft_pace: float = 1.0  # Raft's times are so many times the usual ones
+    batch_bytes: int = 4 << 20  # of an AppendEntries; a command is at most a quarter of it
+    inline_flush_below_s: float = 0.004  # 0: flushes always leave the event loop
+    beat_s: float = 1.0  # between two heartbeats of a chunkserver
+    submits_in_flight: int = 4
+    write_window_bytes: int = 1 << 20
+    read_cache_bytes: int = 128 << 20
+
+    @property
+    def raft(self) -> Raft:
+        """The masters' Raft limits."""
+        return Raft(
+            compact_entries=self.compact_entries,
+            keep_entries=self.keep_entries,
+            heartbeat_s=0.1 * self.raft_pace,
+            election_timeout_min_s=0.5 * self.raft_pace,
+            election_timeout_max_s=1.0 * self.raft_pace,
+            batch_bytes=self.batch_bytes,
+            max_command_bytes=self.batch_bytes // 4,
+            inline_flush_below_s=self.inline_flush_below_s,
+        )
 
 
 class SimCluster:
@@ -112,7 +133,14 @@ class SimCluster:
             yield client
 
     def client_config(self) -> ClientConfig:
-        limits = ClientLimits(packet_bytes=self.knobs.packet_bytes, write_window_bytes=1 << 20)
+        knobs = self.knobs
+        limits = ClientLimits(
+            packet_bytes=knobs.packet_bytes,
+            write_window_bytes=knobs.write_window_bytes,
+            cache_bytes=knobs.read_cache_bytes,
+            submits_in_flight=knobs.submits_in_flight,
+            submit_bytes=min(256 << 10, knobs.batch_bytes // 16),
+        )
         return ClientConfig("sim", str(self._key_file), tuple(self.masters.values()), limits=limits)
 
     def _master_config(self, n: int) -> Master:
@@ -123,13 +151,12 @@ class SimCluster:
             data_dir="/data",
             key_file=str(self._key_file),
             masters={str(id): address for id, address in self.masters.items()},
-            raft=Raft(
-                compact_entries=self.knobs.compact_entries, keep_entries=self.knobs.keep_entries
-            ),
+            raft=self.knobs.raft,
             limits=MasterLimits(
                 session_ttl_s=self.knobs.session_ttl_s,
                 reap_batch=self.knobs.reap_batch,
                 deletion_grace_s=self.knobs.deletion_grace_s,
+                heartbeat_s=self.knobs.beat_s,
                 repair_grace_s=self.knobs.repair_grace_s,
                 chunk_replicas=self.knobs.chunk_replicas,
             ),

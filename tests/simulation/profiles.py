@@ -71,6 +71,12 @@ def _knobs(chance: random.Random) -> Knobs:
         session_ttl_s=20.0,
         packet_bytes=chance.choice([65_536, 256 << 10]),
         reap_batch=chance.choice([2, 256]),
+        raft_pace=chance.choice([1.0, 1.0, 2.0]),
+        batch_bytes=chance.choice([256 << 10, 4 << 20]),
+        inline_flush_below_s=chance.choice([0.0, 0.004]),
+        submits_in_flight=chance.choice([1, 4]),
+        write_window_bytes=chance.choice([256 << 10, 1 << 20]),
+        read_cache_bytes=chance.choice([0, 128 << 20]),
     )
 
 
