@@ -41,6 +41,13 @@ PROFILES = {
             ("trees",),
             (*ALWAYS, "power", "everything", "operations", "members"),
         ),
+        Profile(
+            "namespace",
+            "storms on few names; linearizable",
+            ("namespace",),
+            (*ALWAYS, "everything", "operations", "members", "client deaths", "blackout"),
+            clients_max=4,
+        ),
     )
 }
 

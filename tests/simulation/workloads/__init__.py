@@ -9,6 +9,7 @@ from typing import Protocol
 
 from dfs.client import Client
 from tests.simulation.stage import Stage
+from tests.simulation.workloads.namespace import Namespace
 from tests.simulation.workloads.trees import Trees
 
 
@@ -33,4 +34,7 @@ class Workload(Protocol):
         """Once, when the faults are over and all is quiet: `stage.broken` for what is wrong."""
 
 
-WORKLOADS: dict[str, type[Workload]] = {"trees": Trees}
+WORKLOADS: dict[str, type[Workload]] = {
+    "namespace": Namespace,
+    "trees": Trees,
+}

@@ -1,0 +1,48 @@
+"""What workloads share: their pace, and which errors a client may be told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from dfs.client import Client
+from dfs.errors import Code, Failure
+from dfs.messages.common import ROOT, Attributes
+from dfs.messages.operations import MakeDirectory
+from tests.simulation.history import Op
+from tests.simulation.stage import Stage
+
+EXPIRES_S = 15.0  # sessions that live shorter than this may expire while a fault lasts
+
+
+def sessions_expire(stage: Stage) -> bool:
+    """Whether a client may lose its session, and what it had in doubt with it."""
+    return stage.plan.knobs.session_ttl_s < EXPIRES_S
+
+
+async def pace(stage: Stage, chance: Any, per_second: float) -> None:
+    """Wait between two operations."""
+    await stage.world.clock.sleep(chance.expovariate(per_second))
+
+
+async def make_directory(client: Client, parent: int, name: bytes) -> int:
+    made = await client.perform(MakeDirectory(parent, name, 0o755, ROOT))
+    assert isinstance(made, Attributes)
+    return made.inode
+
+
+@asynccontextmanager
+async def recorded(stage: Stage, client: str, action: str, *arguments: Any) -> AsyncIterator[Op]:
+    """One operation of the history; errors that no client may be told fail the run.
+
+    The file system's own answers (ENOENT, ...) are for the checker to judge. Where sessions expire
+    an operation in doubt ends with ESTALE; its outcome is open.
+    """
+    try:
+        with stage.history.op(client, action, *arguments) as op:
+            yield op
+    except Failure as failure:
+        if op.is_open and not (failure.code is Code.NO_SESSION and sessions_expire(stage)):
+            stage.broken("no error reaches a client", f"{op}: {failure!r}", [op])
+        stage.reach[f"answer.{failure.code.name.lower()}"] += 1
