@@ -15,6 +15,7 @@ The effort is bounded. A history that needs more is undecided, which the caller 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -65,7 +66,8 @@ def check(
     ops: Sequence[Op], initial: State, step: Step[State], *, effort_max: int = EFFORT_MAX
 ) -> Verdict[State]:
     """Whether the operations are linearizable from the initial state."""
-    search = _Search(initial, step, frozenset(op.number for op in ops if op.is_open))
+    never_end = frozenset(op.number for op in ops if op.is_open)
+    search = _Search(initial, step, never_end, effort_max)
     settled: list[Op] = []
     for ends, op in _events(ops):
         if not ends:
@@ -73,7 +75,7 @@ def check(
             continue
         before = search.states()
         search.end(op)
-        if search.effort > effort_max:
+        if search.is_exhausted:
             return Verdict(undecided=True, effort=search.effort)
         if search.is_stuck:
             concurrent = search.pending()
@@ -101,15 +103,44 @@ def _events(ops: Sequence[Op]) -> Iterator[tuple[bool, Op]]:
         yield kind == 1, op
 
 
+class _Found(Generic[State]):
+    """Configurations, without those that one found before can replace (see the module).
+
+    Sets in the order of discovery: dictionaries, so that no run depends on hashing.
+    """
+
+    def __init__(self, never_end: frozenset[int]) -> None:
+        self._never_end = never_end
+        self._spent: dict[Configuration[State], list[frozenset[int]]] = {}
+
+    def add(self, state: State, done: frozenset[int]) -> bool:
+        """Whether it brings anything new."""
+        spent = done & self._never_end
+        rivals = self._spent.setdefault((state, done - spent), [])
+        if any(rival <= spent for rival in rivals):
+            return False
+        rivals[:] = [rival for rival in rivals if not spent <= rival]
+        rivals.append(spent)
+        return True
+
+    def all(self) -> list[Configuration[State]]:
+        return [(state, done | s) for (state, done), spent in self._spent.items() for s in spent]
+
+
 class _Search(Generic[State]):
     """All configurations that explain the history so far."""
 
-    def __init__(self, initial: State, step: Step[State], never_end: frozenset[int]) -> None:
-        self._step, self._never_end = step, never_end
+    def __init__(
+        self, initial: State, step: Step[State], never_end: frozenset[int], effort_max: int
+    ) -> None:
+        self._step, self._never_end, self._effort_max = step, never_end, effort_max
         self._pending: dict[int, Op] = {}
-        # Sets in the order of discovery: dictionaries, so that no run depends on hashing.
-        self._live: dict[Configuration[State], None] = {(initial, frozenset()): None}
+        self._live: list[Configuration[State]] = [(initial, frozenset())]
         self.effort = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        return self.effort > self._effort_max
 
     @property
     def is_stuck(self) -> bool:
@@ -126,19 +157,20 @@ class _Search(Generic[State]):
 
     def end(self, op: Op) -> None:
         """Keep the configurations in which it has happened."""
-        survivors: dict[Configuration[State], None] = {}
-        seen, waiting = dict(self._live), list(self._live)
-        while waiting:
+        survivors, seen = _Found[State](self._never_end), _Found[State](self._never_end)
+        waiting = deque(self._live)  # those of few steps first, which replace the others
+        for state, done in self._live:
+            seen.add(state, done)
+        while waiting and not self.is_exhausted:
             self.effort += 1
-            state, done = waiting.pop()
+            state, done = waiting.popleft()
             if op.number in done:
-                survivors[state, done - {op.number}] = None
+                survivors.add(state, done - {op.number})
                 continue
             for reached in self._successors(state, done):
-                if reached not in seen:
-                    seen[reached] = None
+                if seen.add(*reached):
                     waiting.append(reached)
-        self._live = self._least(survivors)
+        self._live = survivors.all()
         if self._live:
             del self._pending[op.number]
 
@@ -149,17 +181,3 @@ class _Search(Generic[State]):
                 for after in self._step(state, op):
                     if after != state or number not in self._never_end:
                         yield after, done | {number}
-
-    def _least(self, found: dict[Configuration[State], None]) -> dict[Configuration[State], None]:
-        """Without those that another one can replace (see the module)."""
-        kept: dict[tuple[State, frozenset[int]], list[frozenset[int]]] = {}
-        for state, done in sorted(found, key=lambda configuration: len(configuration[1])):
-            spent = done & self._never_end
-            rivals = kept.setdefault((state, done - spent), [])
-            if not any(rival <= spent for rival in rivals):
-                rivals.append(spent)
-        return {
-            (state, done | spent): None
-            for (state, done), rivals in kept.items()
-            for spent in rivals
-        }
