@@ -30,6 +30,7 @@ class Profile:
     focus: tuple[str, ...] = ()
     seconds: float = 60.0
     clients_max: int = 3
+    session_ttl_s: float = 20.0
 
 
 PROFILES = {
@@ -48,6 +49,19 @@ PROFILES = {
             (*ALWAYS, "everything", "operations", "members", "client deaths", "blackout"),
             clients_max=4,
         ),
+        Profile(
+            "orphans",
+            "files unlinked while open; trees built and torn down",
+            ("orphans", "teardown"),
+            (*ALWAYS, "power", "everything", "client deaths"),
+        ),
+        Profile(
+            "sessions",
+            "clients away for longer than their sessions live, storms on names beside",
+            ("sessions", "namespace"),
+            ("masters", "clients", "client deaths"),
+            session_ttl_s=5.0,
+        ),
     )
 }
 
@@ -64,18 +78,18 @@ def draw(profile_name: str, seed: int, *, seconds: float | None = None) -> Plan:
         chunkservers=chance.choice((3, 3, 4, 4, 5, 6)),
         clients=chance.randint(2, profile.clients_max),
         seconds=seconds,
-        knobs=_knobs(chance),
+        knobs=_knobs(profile, chance),
         workloads=profile.workloads,
         strikes=_strikes(profile, chance, seconds),
     )
 
 
-def _knobs(chance: random.Random) -> Knobs:
+def _knobs(profile: Profile, chance: random.Random) -> Knobs:
     keep = chance.choice([5, 100])
     return Knobs(
         compact_entries=chance.choice([10, 40, 200]) + keep,
         keep_entries=keep,
-        session_ttl_s=20.0,
+        session_ttl_s=profile.session_ttl_s,
         packet_bytes=chance.choice([65_536, 256 << 10]),
         reap_batch=chance.choice([2, 256]),
         raft_pace=chance.choice([1.0, 1.0, 2.0]),

@@ -20,7 +20,7 @@ from dfs.runtime.sim import World
 from master.check.findings import Kind
 from tests.simulation.cluster import Knobs, SimCluster
 from tests.simulation.swarm_faults import Faults
-from tests.simulation.workload import SharedFile, Slowest, Worker, Wrong
+from tests.simulation.workloads.worker import SharedFile, Slowest, Worker, Wrong
 
 STALL_LIMIT_S = 5.0
 REPAIRED_S = 90.0  # after the last fault

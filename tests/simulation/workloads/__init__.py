@@ -10,6 +10,9 @@ from typing import Protocol
 from dfs.client import Client
 from tests.simulation.stage import Stage
 from tests.simulation.workloads.namespace import Namespace
+from tests.simulation.workloads.orphans import Orphans
+from tests.simulation.workloads.sessions import Sessions
+from tests.simulation.workloads.teardown import Teardown
 from tests.simulation.workloads.trees import Trees
 
 
@@ -36,5 +39,8 @@ class Workload(Protocol):
 
 WORKLOADS: dict[str, type[Workload]] = {
     "namespace": Namespace,
+    "orphans": Orphans,
+    "sessions": Sessions,
+    "teardown": Teardown,
     "trees": Trees,
 }

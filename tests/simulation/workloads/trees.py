@@ -1,32 +1,56 @@
-"""Each client in a tree of its own, of which it knows every answer beforehand."""
+"""Each client in a tree of its own, knowing every answer beforehand; shared files in turn.
+
+No error may reach a client at all, and its slowest step is noted in `slowest`, for whoever bounds
+stalls. A client that was killed begins a new tree in its next life: what it had not been told
+makes the old one unknown, which is left to the workloads that look at dead clients' data.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dfs.client import Client
 from tests.simulation.stage import Stage
-from tests.simulation.workload import SharedFile, Worker
+from tests.simulation.workloads.worker import SharedFile, Slowest, Worker, Wrong
+
+SHARED_FILES = 3
 
 
 class Trees:
+    """The workload; see the module."""
+
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._shared = [SharedFile(b"shared-%d" % n) for n in range(3)]
-        self._workers: list[Worker] = []
+        self._shared = [SharedFile(b"shared-%d" % n) for n in range(SHARED_FILES)]
+        self._whole: list[Worker] = []  # those that lived to the end
+        self.slowest = Slowest()
 
     async def prepare(self, client: Client) -> None:
-        pass
+        """Nothing."""
 
     async def work(self, name: str, life: int, client: Client) -> None:
         stage = self._stage
-        if life > 1:
-            return
+        directory = name if life == 1 else f"{name}.{life}"
         seed = str(stage.plan.seed)
-        worker = Worker(name, client, stage.world.clock, seed, self._shared, [])
-        self._workers.append(worker)
-        await worker.begin()
-        await worker.run(stage.until_s)
-        await worker.close_all()
+        worker = Worker(directory, client, stage.world.clock, seed, self._shared, [])
+        with self._right():
+            await worker.begin()
+            await worker.run(stage.until_s)
+            await worker.close_all()
+        self.slowest.note(worker.slowest.seconds, worker.slowest.step)
+        stage.reach["checked.tree_steps"] += worker.steps
+        self._whole.append(worker)
 
     async def check(self, observer: Client) -> None:
-        for worker in self._workers:
-            await worker.compare_all(observer)
+        for worker in self._whole:
+            with self._right():
+                await worker.compare_all(observer)
+            self._stage.reach["checked.trees"] += 1
+
+    @contextmanager
+    def _right(self) -> Iterator[None]:
+        try:
+            yield
+        except Wrong as wrong:
+            self._stage.broken("trees are as their clients know them", str(wrong))

@@ -68,6 +68,12 @@ class SharedFile:
     name: bytes
     content: SparseBytes | None = None  # None: does not exist yet
     turn: trio.Lock = field(default_factory=trio.Lock)
+    doubtful: bool = False  # its last user died with it
+
+    def renew(self) -> None:
+        """Nobody knows what is in it: go on with another one."""
+        self.name += b"+"
+        self.content, self.doubtful = None, False
 
 
 class Worker:
@@ -314,12 +320,16 @@ class Worker:
         shared = self._random.choice(self._shared)
         async with shared.turn:
             began = self._clock.monotonic()
+            if shared.doubtful:
+                shared.renew()
+            shared.doubtful = True  # until it is done
             if shared.content is None:
                 await self._make_shared(shared)
             elif self._random.random() < 0.5:
                 await self._read_shared(shared, shared.content)
             else:
                 await self._change_shared(shared, shared.content)
+            shared.doubtful = False
             self.slowest.note(self._clock.monotonic() - began, f"{self.name}: {self._doing}")
         self._doing = "wait"
 
