@@ -22,8 +22,10 @@ async def check(stage: Stage, observer: Client) -> None:
     if not await cluster.until_redundant(REDUNDANT_S):
         counts = cluster.leading().care.settling.counts() if cluster.leader() else "no leader"
         stage.broken("repair converges", f"not all is redundant after {REDUNDANT_S:g} s: {counts}")
+    await cluster.until_clean(
+        CLEAN_S
+    )  # first: chunks that are on their way out cannot be asked for
     await _replicas_equal(stage, observer)
-    await cluster.until_clean(CLEAN_S)
     await cluster.until_agreed()
     cluster.check_invariants()
     await _fsck(stage, observer)

@@ -46,7 +46,7 @@ PROFILES = {
             "namespace",
             "storms on few names; linearizable",
             ("namespace",),
-            (*ALWAYS, "everything", "operations", "members", "client deaths", "blackout"),
+            (*ALWAYS, "everything", "operations", "client deaths", "blackout"),
             clients_max=4,
         ),
         Profile(

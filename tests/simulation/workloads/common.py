@@ -10,10 +10,13 @@ from dfs.client import Client
 from dfs.errors import Code, Failure
 from dfs.messages.common import ROOT, Attributes
 from dfs.messages.operations import MakeDirectory
+from master.state import queries
 from tests.simulation.history import Op
 from tests.simulation.stage import Stage
 
 EXPIRES_S = 15.0  # sessions that live shorter than this may expire while a fault lasts
+CLEAN_S, BITE_S = 90.0, 2.0
+ORPHANS_MAX = 10_000
 
 
 def sessions_expire(stage: Stage) -> bool:
@@ -30,6 +33,17 @@ async def make_directory(client: Client, parent: int, name: bytes) -> int:
     made = await client.perform(MakeDirectory(parent, name, 0o755, ROOT))
     assert isinstance(made, Attributes)
     return made.inode
+
+
+async def until_clean(stage: Stage) -> None:
+    """Wait until all that nobody needs is gone, as long as the masters take it in small bites.
+
+    A bite of orphans ripens for a second; what dead clients had open waits for their sessions' end.
+    """
+    await stage.cluster.until_leader()
+    count = len(queries.orphans(stage.cluster.leading().tables, ORPHANS_MAX))
+    bites = count / stage.plan.knobs.reap_batch
+    await stage.cluster.until_clean(CLEAN_S + stage.plan.knobs.session_ttl_s + BITE_S * bites)
 
 
 @asynccontextmanager

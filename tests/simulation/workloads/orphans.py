@@ -19,13 +19,12 @@ from dfs.errors import Failure
 from dfs.messages.common import ROOT
 from dfs.messages.operations import Create, Rename, Unlink
 from tests.simulation.stage import Stage
-from tests.simulation.workloads.common import make_directory, pace, recorded
+from tests.simulation.workloads.common import make_directory, pace, recorded, until_clean
 
 PER_SECOND = 5.0
 HELD_MAX, NAMED_MAX = 5, 6
-READ_MAX = 1 << 20
+CONTENT_MAX = 400_000
 SIZES = (0, 10, 5000, 70_000, 140_000)
-CLEAN_S = 120.0
 
 
 @dataclass(eq=False)
@@ -64,8 +63,7 @@ class Orphans:
         await holder.close_all()
 
     async def check(self, observer: Client) -> None:
-        stage = self._stage
-        await stage.cluster.until_clean(CLEAN_S + stage.plan.knobs.session_ttl_s)
+        await until_clean(self._stage)
         for file in self.files:
             if not file.named:
                 await self._must_be_gone(observer, file)
@@ -165,7 +163,7 @@ class _Holder:
         handle = self._chance.choice(self._held)
         file = handle.file
         async with recorded(self._stage, self._who, "orphan.read", file.inode, file.named) as op:
-            found = bytes(await handle.open.read(0, READ_MAX))
+            found = bytes(await handle.open.read(0, 2 * CONTENT_MAX))
             op.answer = len(found)
         if op.errno or found != file.content:
             text = f"{op}: not the {len(file.content)} bytes that are in it"
@@ -174,6 +172,7 @@ class _Holder:
 
     async def _write_on(self) -> None:
         own = [handle for handle in self._held if handle.file.private]
+        own = [handle for handle in own if len(handle.file.content) < CONTENT_MAX]
         if not own:
             return
         handle, data = self._chance.choice(own), self._data()

@@ -21,7 +21,7 @@ from dfs.messages.common import ROOT
 from dfs.messages.operations import Create, RenameFlags, Unlink
 from master.state import queries
 from tests.simulation.stage import Stage
-from tests.simulation.workloads.common import make_directory, pace, recorded
+from tests.simulation.workloads.common import make_directory, pace, recorded, until_clean
 from tests.simulation.workloads.names import Place, Recorder
 
 PER_SECOND = 8.0
@@ -63,7 +63,7 @@ class Sessions:
             await recorder.look_at_all("observer", observer, [directory])
             recorder.judge([directory])
         await self._sessions_are_over()
-        await self._stage.cluster.until_clean()
+        await until_clean(self._stage)
         for inode in self._orphans:
             await self._must_be_gone(observer, inode)
 

@@ -28,8 +28,8 @@ from dfs.messages.operations import (
 from tests.simulation.stage import Stage
 from tests.simulation.workloads.common import make_directory, pace, recorded
 
-PER_SECOND = 1.0  # trees
-DEPTH_MAX, NODES_MAX, MOVES_MAX = 6, 24, 5
+PER_SECOND = 0.3  # trees, of some fifty operations
+DEPTH_MAX, NODES_MAX, MOVES_MAX = 6, 10, 4
 LIST_MAX = 1000
 
 
@@ -105,7 +105,7 @@ class _Site:
 
     async def _build(self, directory: _Directory, depth: int) -> None:
         async with trio.open_nursery() as nursery:
-            for number in range(self._chance.randint(0, 3)):
+            for number in range(self._chance.randint(0, 2)):
                 nursery.start_soon(self._create, directory, b"f%d" % number)
             for number in range(self._chance.randint(0 if depth else 1, 3)):
                 if depth < DEPTH_MAX and self._made < NODES_MAX:

@@ -15,6 +15,7 @@ from tests.simulation.stage import Stage
 from tests.simulation.workloads.worker import SharedFile, Slowest, Worker, Wrong
 
 SHARED_FILES = 3
+PER_SECOND = 8.0
 
 
 class Trees:
@@ -36,7 +37,7 @@ class Trees:
         worker = Worker(directory, client, stage.world.clock, seed, self._shared, [])
         with self._right():
             await worker.begin()
-            await worker.run(stage.until_s)
+            await worker.run(stage.until_s, PER_SECOND)
             await worker.close_all()
         self.slowest.note(worker.slowest.seconds, worker.slowest.step)
         stage.reach["checked.tree_steps"] += worker.steps

@@ -108,11 +108,11 @@ class Worker:
         assert isinstance(made, Attributes)
         self.root = made.inode
 
-    async def run(self, until_s: float) -> None:
+    async def run(self, until_s: float, per_second: float = 20.0) -> None:
         """Take random steps until then."""
         while self._clock.monotonic() < until_s:
             await self.step()
-            await self._clock.sleep(self._random.expovariate(20.0))
+            await self._clock.sleep(self._random.expovariate(per_second))
 
     async def step(self) -> None:
         choices: list[tuple[int, Callable[[], Awaitable[None]]]] = [
