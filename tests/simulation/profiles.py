@@ -31,6 +31,7 @@ class Profile:
     seconds: float = 60.0
     clients_max: int = 3
     session_ttl_s: float = 20.0
+    reap_batches: tuple[int, int] = (2, 256)  # so many orphans a second, about
 
 
 PROFILES = {
@@ -54,6 +55,7 @@ PROFILES = {
             "files unlinked while open; trees built and torn down",
             ("orphans", "teardown"),
             (*ALWAYS, "power", "everything", "client deaths"),
+            reap_batches=(16, 256),
         ),
         Profile(
             "sessions",
@@ -91,7 +93,7 @@ def _knobs(profile: Profile, chance: random.Random) -> Knobs:
         keep_entries=keep,
         session_ttl_s=profile.session_ttl_s,
         packet_bytes=chance.choice([65_536, 256 << 10]),
-        reap_batch=chance.choice([2, 256]),
+        reap_batch=chance.choice(profile.reap_batches),
         raft_pace=chance.choice([1.0, 1.0, 2.0]),
         batch_bytes=chance.choice([256 << 10, 4 << 20]),
         inline_flush_below_s=chance.choice([0.0, 0.004]),
