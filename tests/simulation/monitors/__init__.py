@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tests.simulation.monitors.chunks import ChunkMonitor
+from tests.simulation.monitors.raft import RaftMonitor
 from tests.simulation.stage import Stage
 from tests.simulation.taps import Taps
 
@@ -24,4 +26,4 @@ class Monitor(Protocol):
         """Once, when all is quiet and the processes still run: what shows only at the end."""
 
 
-MONITORS: dict[str, type[Monitor]] = {}
+MONITORS: dict[str, type[Monitor]] = {"raft": RaftMonitor, "chunks": ChunkMonitor}

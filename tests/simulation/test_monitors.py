@@ -1,0 +1,77 @@
+"""Each monitor fires when its rule is broken, sees something to watch, and lets sound runs pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from master.raft import RaftNode
+from master.raft.election import Lease
+from master.raft.transport import PeerTransport
+from tests.conftest import ExpectedLogs
+from tests.simulation.mutants import Mutant
+from tests.simulation.profiles import draw
+from tests.simulation.run import Outcome, run
+from tests.simulation.taps import Taps
+from tests.simulation.violations import Violation
+
+
+def _run(directory: Path, plant: Callable[[Taps], None] | None = None) -> Outcome:
+    """A short run without strikes, with something broken."""
+    plan = dataclasses.replace(draw("trees", 1, seconds=3.0), strikes=())
+    mutant = plant and Mutant("planted", "for this test", plant, "trees")
+    return run(plan, directory, mutant=mutant or None)
+
+
+def _acknowledge_early(taps: Taps) -> None:
+    def send(original: Callable[..., bool], self: PeerTransport, *arguments: Any) -> bool:
+        sent = original(self, *arguments)
+        self.release()
+        return sent
+
+    taps.around(PeerTransport, "send", send)
+
+
+def _answer_early(taps: Taps) -> None:
+    async def propose(original: object, self: RaftNode, command: object) -> object:
+        waiter = self.proposals.submit(command)
+        waiter.answer(None)
+        return await waiter.wait()
+
+    taps.around(RaftNode, "propose", propose)
+
+
+def _read_without_lease(taps: Taps) -> None:
+    taps.around(RaftNode, "may_read", lambda original, self: self._core is not None)
+    taps.around(Lease, "valid", lambda original, self, peers: True)
+
+
+PLANTED = [
+    (_acknowledge_early, {"raft.ack", "raft.vote"}),
+    (_answer_early, {"raft.answer"}),
+    (_read_without_lease, {"raft.lease"}),
+]
+
+
+@pytest.mark.parametrize(("plant", "rules"), PLANTED)
+def test_a_broken_rule_is_seen(
+    plant: Callable[[Taps], None], rules: set[str], tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("")
+    failure = _run(tmp_path, plant).failure
+    assert isinstance(failure, Violation), failure
+    assert failure.rule in rules
+
+
+def test_a_sound_run_shows_the_monitors_what_they_watch(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("")
+    outcome = _run(tmp_path)
+    assert outcome.failure is None, outcome.failure
+    seen = {"append_ack", "vote", "elected", "match_index", "lease", "applied", "answer"}
+    assert not {name for name in seen if not outcome.reach[f"saw.{name}"]}
