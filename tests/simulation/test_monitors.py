@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
+from chunkserver.service import Service
+from chunkserver.store import Store
+from chunkserver.syncing import Syncing
+from dfs.runtime.current import current_env
 from master.raft import RaftNode
 from master.raft.election import Lease
+from master.raft.proposals import Proposals
 from master.raft.transport import PeerTransport
+from master.state.machine import StateMachine
+from master.tables import STATE_TABLES
 from tests.conftest import ExpectedLogs
 from tests.simulation.mutants import Mutant
 from tests.simulation.profiles import draw
@@ -50,7 +57,46 @@ def _read_without_lease(taps: Taps) -> None:
     taps.around(Lease, "valid", lambda original, self, peers: True)
 
 
+async def _nothing(*_: object, **__: object) -> None: ...
+
+
+def _sync_nothing(taps: Taps) -> None:
+    taps.around(Syncing, "sync", _nothing)
+
+
+def _forward_nothing(taps: Taps) -> None:
+    taps.around(Service, "_call", _nothing)
+
+
+def _write_nothing(taps: Taps) -> None:
+    taps.around(Store, "write", _nothing)
+
+
+def _differ(taps: Taps) -> None:
+    def apply(original: Callable[..., Any], self: StateMachine, command: bytes) -> Any:
+        answers = original(self, command)
+        tables: Any = self._tables
+        tables.put(STATE_TABLES[0], b"one of its own", current_env.get().name.encode())
+        return answers
+
+    taps.around(StateMachine, "apply", apply)
+
+
+def _queue_without_bound(taps: Taps) -> None:
+    def begin(original: Callable[..., Any], self: Proposals, *arguments: Any) -> None:
+        for index in range(-self._limits.max_batches_in_flight - 1, 0):
+            self.expect(index, 0, [])
+        original(self, *arguments)
+
+    taps.around(Proposals, "begin", begin)
+
+
 PLANTED = [
+    (_differ, {"states"}),
+    (_queue_without_bound, {"bounds"}),
+    (_sync_nothing, {"chunks.ack"}),
+    (_forward_nothing, {"chunks.ack"}),
+    (_write_nothing, {"chunks.ack"}),
     (_acknowledge_early, {"raft.ack", "raft.vote"}),
     (_answer_early, {"raft.answer"}),
     (_read_without_lease, {"raft.lease"}),
@@ -74,4 +120,6 @@ def test_a_sound_run_shows_the_monitors_what_they_watch(
     outcome = _run(tmp_path)
     assert outcome.failure is None, outcome.failure
     seen = {"append_ack", "vote", "elected", "match_index", "lease", "applied", "answer"}
+    seen |= {"write_ack", "sync_ack", "chunk_read", "deletion", "durable_replica"}
+    seen |= {"state_hash", "bounds"}
     assert not {name for name in seen if not outcome.reach[f"saw.{name}"]}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tests.simulation.monitors.bounds import BoundsMonitor
 from tests.simulation.monitors.chunks import ChunkMonitor
 from tests.simulation.monitors.raft import RaftMonitor
+from tests.simulation.monitors.states import StateMonitor
 from tests.simulation.stage import Stage
 from tests.simulation.taps import Taps
 
@@ -26,4 +28,9 @@ class Monitor(Protocol):
         """Once, when all is quiet and the processes still run: what shows only at the end."""
 
 
-MONITORS: dict[str, type[Monitor]] = {"raft": RaftMonitor, "chunks": ChunkMonitor}
+MONITORS: dict[str, type[Monitor]] = {
+    "raft": RaftMonitor,
+    "chunks": ChunkMonitor,
+    "states": StateMonitor,
+    "bounds": BoundsMonitor,
+}
