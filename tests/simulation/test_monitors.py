@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from chunkserver.service import Service
 from chunkserver.store import Store
@@ -91,7 +93,33 @@ def _queue_without_bound(taps: Taps) -> None:
     taps.around(Proposals, "begin", begin)
 
 
+def _log_traceback(taps: Taps) -> None:
+    async def sync(*_: object) -> None:
+        raise KeyError("a mistake")
+
+    taps.around(Service, "_sync_in_turn", sync)
+
+
+def _warn(taps: Taps) -> None:
+    def submit(original: Callable[..., Any], self: Proposals, command: object) -> Any:
+        logging.getLogger("master.raft.proposals").warning("nobody has said that before")
+        return original(self, command)
+
+    taps.around(Proposals, "submit", submit)
+
+
+async def _for_ever(*_: object) -> None:
+    await trio.sleep_forever()
+
+
+def _stop_never(taps: Taps) -> None:
+    taps.around(RaftNode, "stop", _for_ever)
+
+
 PLANTED = [
+    (_stop_never, {"leaks.stop"}),
+    (_log_traceback, {"logs.traceback"}),
+    (_warn, {"logs.unexpected"}),
     (_differ, {"states"}),
     (_queue_without_bound, {"bounds"}),
     (_sync_nothing, {"chunks.ack"}),
@@ -121,5 +149,5 @@ def test_a_sound_run_shows_the_monitors_what_they_watch(
     assert outcome.failure is None, outcome.failure
     seen = {"append_ack", "vote", "elected", "match_index", "lease", "applied", "answer"}
     seen |= {"write_ack", "sync_ack", "chunk_read", "deletion", "durable_replica"}
-    seen |= {"state_hash", "bounds"}
+    seen |= {"state_hash", "bounds", "orderly_stop"}
     assert not {name for name in seen if not outcome.reach[f"saw.{name}"]}

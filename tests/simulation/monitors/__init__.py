@@ -10,6 +10,8 @@ from typing import Protocol
 
 from tests.simulation.monitors.bounds import BoundsMonitor
 from tests.simulation.monitors.chunks import ChunkMonitor
+from tests.simulation.monitors.leaks import LeakMonitor
+from tests.simulation.monitors.logs import LogMonitor
 from tests.simulation.monitors.raft import RaftMonitor
 from tests.simulation.monitors.states import StateMonitor
 from tests.simulation.stage import Stage
@@ -33,4 +35,6 @@ MONITORS: dict[str, type[Monitor]] = {
     "chunks": ChunkMonitor,
     "states": StateMonitor,
     "bounds": BoundsMonitor,
+    "logs": LogMonitor,
+    "leaks": LeakMonitor,  # the last, as it ends the servers
 }
