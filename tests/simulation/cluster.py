@@ -85,6 +85,7 @@ class SimCluster:
         self._last_master = masters
         self.running: dict[str, MasterServer] = {}
         self.storing: dict[str, ChunkServer] = {}
+        self._stops: dict[str, tuple[trio.Event, trio.Event]] = {}  # to be told to, and has ended
         self._key_file = directory / "key"
         self._key_file.write_bytes(KEY)
 
@@ -116,14 +117,28 @@ class SimCluster:
     ) -> None:
         server = MasterServer(env, self._master_config(n), KEY)
         self.running[env.name] = server
-        await server.run(trio.Event(), task_status=task_status)
+        await self._serve(env, server, task_status)
 
     async def _run_chunkserver(
         self, n: int, env: Env, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
         server = ChunkServer(env, self._chunkserver_config(n), KEY)
         self.storing[env.name] = server
-        await server.run(trio.Event(), task_status=task_status)
+        await self._serve(env, server, task_status)
+
+    async def _serve(
+        self, env: Env, server: MasterServer | ChunkServer, task_status: trio.TaskStatus[str]
+    ) -> None:
+        stop, ended = self._stops[env.name] = trio.Event(), trio.Event()
+        await server.run(stop, task_status=task_status)
+        ended.set()
+
+    async def stop(self, name: str) -> None:
+        """Have a living server stop in order; returns when it has, and its tasks have ended."""
+        stop, ended = self._stops[name]
+        stop.set()
+        await ended.wait()
+        await self.world.clock.sleep(0.001)
 
     @asynccontextmanager
     async def client(self, name: str = "client") -> AsyncIterator[Client]:

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tests.simulation.monitors.bounds import BoundsMonitor
+from tests.simulation.monitors.chunks import ChunkMonitor
+from tests.simulation.monitors.leaks import LeakMonitor
+from tests.simulation.monitors.logs import LogMonitor
+from tests.simulation.monitors.raft import RaftMonitor
+from tests.simulation.monitors.states import StateMonitor
 from tests.simulation.stage import Stage
 from tests.simulation.taps import Taps
 
@@ -24,4 +30,11 @@ class Monitor(Protocol):
         """Once, when all is quiet and the processes still run: what shows only at the end."""
 
 
-MONITORS: dict[str, type[Monitor]] = {}
+MONITORS: dict[str, type[Monitor]] = {
+    "raft": RaftMonitor,
+    "chunks": ChunkMonitor,
+    "states": StateMonitor,
+    "bounds": BoundsMonitor,
+    "logs": LogMonitor,
+    "leaks": LeakMonitor,  # the last, as it ends the servers
+}
