@@ -13,6 +13,7 @@ from tests.simulation.stage import Stage
 
 REDUNDANT_S = 150.0  # after the last fault: settling, grace of a dead server, copies
 CLEAN_S = 90.0
+SESSIONS_S = 30.0  # beyond their time to live
 CHUNKS_MAX = 2000
 
 
@@ -29,9 +30,19 @@ async def check(stage: Stage, observer: Client) -> None:
     await cluster.until_agreed()
     cluster.check_invariants()
     await _fsck(stage, observer)
-    live = cluster.live_sessions()
-    left = {s: sorted(v.opens) for s, v in live._live.items() if v.opens}
-    if left:
+    await _sessions_end(stage)
+
+
+async def _sessions_end(stage: Stage) -> None:
+    """Nobody has anything open, once the sessions of those who died have expired."""
+    clock, left = stage.world.clock, "nothing"
+    with clock.move_on_after(stage.plan.knobs.session_ttl_s + SESSIONS_S) as scope:
+        while left:
+            live = stage.cluster.live_sessions()._live if stage.cluster.leader() else {}
+            left = ", ".join(f"{s}: {sorted(v.opens)}" for s, v in live.items() if v.opens)
+            if left:
+                await clock.sleep(1.0)
+    if scope.cancelled_caught:
         stage.broken("sessions", f"inodes are still noted as open: {left}")
 
 

@@ -64,6 +64,48 @@ PROFILES = {
             ("masters", "clients", "client deaths"),
             session_ttl_s=5.0,
         ),
+        Profile(
+            "blocks",
+            "overwrites of shared blocks; each block a register",
+            ("blocks",),
+            (*ALWAYS, "power", "everything", "operations", "client deaths"),
+            clients_max=4,
+        ),
+        Profile(
+            "logs",
+            "append-only logs read along; prefixes of dead clients",
+            ("logs",),
+            (*ALWAYS, "power", "everything", "operations", "client deaths"),
+            focus=("client deaths",),
+        ),
+        Profile(
+            "turns",
+            "files changed in turn: cuts, growth, holes, ends of chunks",
+            ("turns",),
+            (*ALWAYS, "power", "everything", "operations"),
+        ),
+        Profile(
+            "streams",
+            "big sequential streams through failing chains",
+            ("streams",),
+            ("masters", "chunkservers", "power"),
+            focus=("chunkservers",),
+            clients_max=2,
+        ),
+        Profile(
+            "blackout",
+            "the power of everything fails; what was synced is there",
+            ("blocks", "logs"),
+            ("masters", "blackout", "chunkservers"),
+            focus=("blackout",),
+        ),
+        Profile(
+            "members",
+            "masters come, go and are replaced; everything is drained and restarted",
+            ("namespace", "logs"),
+            ("masters", "members", "operations", "clients"),
+            focus=("members", "operations"),
+        ),
     )
 }
 

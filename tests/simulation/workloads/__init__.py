@@ -9,11 +9,14 @@ from typing import Protocol
 
 from dfs.client import Client
 from tests.simulation.stage import Stage
+from tests.simulation.workloads.blocks import Blocks
+from tests.simulation.workloads.logs import Logs
 from tests.simulation.workloads.namespace import Namespace
 from tests.simulation.workloads.orphans import Orphans
 from tests.simulation.workloads.sessions import Sessions
 from tests.simulation.workloads.teardown import Teardown
 from tests.simulation.workloads.trees import Trees
+from tests.simulation.workloads.turns import Streams, Turns
 
 
 class Workload(Protocol):
@@ -38,9 +41,13 @@ class Workload(Protocol):
 
 
 WORKLOADS: dict[str, type[Workload]] = {
+    "blocks": Blocks,
+    "logs": Logs,
     "namespace": Namespace,
     "orphans": Orphans,
     "sessions": Sessions,
+    "streams": Streams,
     "teardown": Teardown,
     "trees": Trees,
+    "turns": Turns,
 }

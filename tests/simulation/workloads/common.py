@@ -24,6 +24,11 @@ def sessions_expire(stage: Stage) -> bool:
     return stage.plan.knobs.session_ttl_s < EXPIRES_S
 
 
+def loses_power(stage: Stage) -> bool:
+    """Whether all chunkservers may lose their power at once, and with it what was not synced."""
+    return any(strike.kind == "blackout" for strike in stage.plan.strikes)
+
+
 async def pace(stage: Stage, chance: Any, per_second: float) -> None:
     """Wait between two operations."""
     await stage.world.clock.sleep(chance.expovariate(per_second))
@@ -51,12 +56,19 @@ async def recorded(stage: Stage, client: str, action: str, *arguments: Any) -> A
     """One operation of the history; errors that no client may be told fail the run.
 
     The file system's own answers (ENOENT, ...) are for the checker to judge. Where sessions expire
-    an operation in doubt ends with ESTALE; its outcome is open.
+    an operation in doubt ends with ESTALE, where all lose power one with EIO; its outcome is open.
     """
     try:
         with stage.history.op(client, action, *arguments) as op:
             yield op
     except Failure as failure:
-        if op.is_open and not (failure.code is Code.NO_SESSION and sessions_expire(stage)):
+        if op.is_open and not _is_due(stage, failure):
             stage.broken("no error reaches a client", f"{op}: {failure!r}", [op])
         stage.reach[f"answer.{failure.code.name.lower()}"] += 1
+
+
+def _is_due(stage: Stage, failure: Failure) -> bool:
+    """Whether a client is rightly told of it."""
+    if failure.code is Code.NO_SESSION:
+        return sessions_expire(stage)
+    return failure.code is Code.DISK and loses_power(stage)
