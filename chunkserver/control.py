@@ -23,13 +23,17 @@ import trio
 
 from chunkserver.damage import report_damage
 from chunkserver.lineage import Lineage
+from chunkserver.members import MembersFile
 from chunkserver.store import Store
 from dfs.config import Chunkserver
 from dfs.errors import Code, Failure
+from dfs.known_masters import KnownMasters
 from dfs.messages.cluster import (
     DeleteReplicas,
     DiskReport,
+    GetMasters,
     Heartbeat,
+    Masters,
     Registered,
     RegisterServer,
     ReplicaReport,
@@ -41,6 +45,8 @@ from dfs.rpc import Backoff, Connection, Endpoint, Handlers, Request, connect
 from dfs.runtime import Env
 
 log = logging.getLogger(__name__)
+
+MASTERS_BEATS = 5  # heartbeats between two questions who the masters are
 
 
 @dataclass(slots=True)
@@ -81,7 +87,9 @@ class Control:
         self._lineage = Lineage(env, config.data_dirs)
         self._connection: Connection | None = None
         self._hint = ""  # who leads, as a master said
-        self._turn = 0  # which configured master to ask next
+        self._members = MembersFile(env, config.data_dirs)
+        self._masters: KnownMasters | None = None  # not read yet
+        self._asked = ""  # the last address that was tried
         self._unknown: dict[int, float] = {}  # handle -> when the master first did not know it
 
     @property
@@ -106,7 +114,7 @@ class Control:
 
     async def _serve_leader(self) -> bool:
         """One registration, to its end; whether there was one."""
-        address = self._candidate()
+        address = await self._candidate()
         registered = False
         async with trio.open_nursery() as nursery:
             try:
@@ -116,6 +124,7 @@ class Control:
                 await self._report_all(connection, address)
                 nursery.start_soon(self._keep_tidy, connection)
                 nursery.start_soon(self._report_damage, connection)
+                nursery.start_soon(self._follow_masters, connection)
                 await connection.closed.wait()
             except Failure as error:
                 self._learn(error, address)
@@ -123,13 +132,35 @@ class Control:
             nursery.cancel_scope.cancel()
         return registered
 
-    def _candidate(self) -> str:
-        if self._hint:
-            address, self._hint = self._hint, ""
-            return address
-        masters = self._config.masters
-        self._turn = (self._turn + 1) % len(masters)
-        return masters[self._turn]
+    async def _candidate(self) -> str:
+        """Whom to ask next: where the last one pointed to, or each in turn."""
+        masters = await self._known_masters()
+        address, self._hint = self._hint or masters.after(self._asked), ""
+        self._asked = address
+        return address
+
+    async def _known_masters(self) -> KnownMasters:
+        if self._masters is None:
+            self._masters = KnownMasters(self._config.masters)
+            self._masters.learn(await self._env.run_blocking(self._members.read, "members"))
+        return self._masters
+
+    async def _follow_masters(self, connection: Connection) -> None:
+        """Remember who the masters are, for the day when all that were configured are gone."""
+        timeout_s = self._limits.control_timeout_s
+        while True:
+            try:
+                told: Masters = (await connection.call(GetMasters(), timeout_s=timeout_s)).message
+            except Failure as error:
+                log.debug("%s: who the masters are: %s", self._env.name, error.message)
+            else:
+                await self._remember(told.addresses)
+            await self._env.clock.sleep(MASTERS_BEATS * self._board.heartbeat_s)
+
+    async def _remember(self, addresses: tuple[str, ...]) -> None:
+        if (await self._known_masters()).learn(addresses):
+            log.info("%s: the masters are %s", self._env.name, ", ".join(addresses))
+        await self._env.run_blocking(partial(self._members.write, addresses), "members")
 
     def _learn(self, error: Failure, address: str) -> None:
         if error.code is Code.NOT_LEADER:

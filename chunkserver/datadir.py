@@ -7,6 +7,7 @@
                                a directory
     DIR/quarantine/            what cannot be used, kept for people to look at; see `quarantine`
     DIR/scrub.json             how far the scrub is; see `scrub_state`
+    DIR/masters                where the masters are, see `members`
     DIR/lineage                which group of masters the server belongs to, see `lineage`
 
 identity.json: {"magic": "dfs chunkserver data directory", "format": 1, "cluster": NAME,

@@ -14,7 +14,9 @@ from dfs.messages.cluster import (
     ClusterStatus,
     CreateSnapshot,
     GetClusterStatus,
+    GetMasters,
     GetStateDigest,
+    Masters,
     MasterStatus,
     RemoveMaster,
     TransferLeadership,
@@ -42,6 +44,7 @@ class Operators:
     def handlers(self) -> Handlers:
         return {
             GetClusterStatus: self._status,
+            GetMasters: self._members,
             GetStateDigest: self._digest,
             AddMaster: self._add_master,
             RemoveMaster: self._remove_master,
@@ -79,6 +82,11 @@ class Operators:
             MasterStatus(id, address, self._raft.state_of(id), self._raft.is_reachable(id))
             for id, address in sorted(self._raft.members().items())
         )
+
+    def _members(self, request: Request) -> Masters:
+        if not self._raft.is_leader():
+            raise self._raft.not_leader()
+        return Masters(tuple(address for _, address in sorted(self._raft.members().items())))
 
     def _digest(self, request: Request) -> ClusterStatus:
         digest = queries.state_digest(self._tables)

@@ -1,8 +1,8 @@
 """The way to the leading master: which one it is, and asking again until it answers.
 
 Owns the guess at the leader's address. A request goes to that address; NOT_LEADER names a better
-one, silence or a lost connection moves on to the next master of the configuration, with jittered
-waits in between, until `limits.retry_for_s` are over. So an election shows as a stall.
+one, silence or a lost connection moves on to the next master that is known, with jittered waits
+in between, until `limits.retry_for_s` are over. So an election shows as a stall.
 
 Whoever holds volatile state at the leader (open inodes) gives `introduce`: it runs on each new
 connection to a leader before any other request goes there, and again whenever a master said that
@@ -22,6 +22,8 @@ import trio
 from dfs.client.meter import ClientMeter
 from dfs.config import ClientLimits, Rpc
 from dfs.errors import Code, Failure
+from dfs.known_masters import KnownMasters
+from dfs.messages.cluster import GetMasters, Masters
 from dfs.rpc import Connection, Pool
 from dfs.rpc.retry import Backoff
 from dfs.runtime import Env
@@ -54,9 +56,9 @@ class Leader:
         meter: ClientMeter,
     ) -> None:
         self._env, self._pool, self._limits, self._meter = env, pool, limits, meter
-        self._masters = tuple(env.random.shuffled(list(masters)))
+        self._masters = KnownMasters(tuple(env.random.shuffled(list(masters))))
         self._rpc = rpc
-        self._address = self._masters[0]
+        self._address = self._masters.all[0]
         self._introduced_on: Connection | None = None
         self._introducing = trio.Lock()
         self._answered = trio.Event()
@@ -90,6 +92,12 @@ class Leader:
             text = f"{self._address} answered {type(received).__name__}, not {answer.__name__}"
             raise Failure(Code.BAD_MESSAGE, text)
         return received
+
+    async def learn_masters(self) -> None:
+        """Ask who the masters are now, for the day when those known so far are gone."""
+        told = await self.call(GetMasters(), Masters)
+        if self._masters.learn(told.addresses):
+            log.info("%s: the masters are %s", self._env.name, ", ".join(told.addresses))
 
     async def ready(self) -> None:
         """Return when a leader has been introduced to."""
@@ -178,8 +186,7 @@ class Leader:
             log.debug("%s: the leader is %s, says %s", self._env.name, failure.detail, asked)
             self._address = failure.detail
             return True
-        at = self._masters.index(asked) if asked in self._masters else -1
-        self._address = self._masters[(at + 1) % len(self._masters)]
+        self._address = self._masters.after(asked)
         log.debug("%s: %s does not lead: %s", self._env.name, asked, failure.message)
         return False
 

@@ -116,6 +116,7 @@ class Session:
         while True:
             await self._env.clock.sleep(self._ttl_s * KEEP_ALIVE_FRACTION)
             await self._keep_alive()
+            await self._learn_masters()
 
     async def end(self) -> None:
         """Tell the leader that the session is over; if that cannot be told, it expires."""
@@ -339,6 +340,12 @@ class Session:
         self._opens.clear()
         self._leader.forget_introduction()
         self.on_lost()
+
+    async def _learn_masters(self) -> None:
+        try:
+            await self._leader.learn_masters()
+        except Failure as failure:
+            log.warning("%s: who the masters are: %s", self._env.name, failure.message)
 
     async def _keep_alive(self) -> None:
         """Registering the open inodes is the sign of life.

@@ -197,6 +197,18 @@ class SnapshotPiece:
 # -- operators
 
 
+@message(163)
+class GetMasters:
+    """Ask the leader who the masters are. Answers Masters."""
+
+
+@message(164)
+class Masters:
+    """The present members' addresses, in the order of their ids."""
+
+    addresses: tuple[str, ...]
+
+
 @message(170)
 class GetClusterStatus:
     """Answers ClusterStatus, from any master (of what it knows itself)."""

@@ -26,7 +26,9 @@ from dfs.messages.chunks import (
     WriteChunk,
 )
 from dfs.messages.cluster import (
+    GetMasters,
     Heartbeat,
+    Masters,
     Registered,
     RegisterServer,
     ReportAnswer,
@@ -52,6 +54,7 @@ class Leader:
     leads: bool = True
     leader_address: str = ""
     heartbeat_s: float = 0.05
+    masters: tuple[str, ...] = ()  # what it says who the masters are
     registered: dict[int, Connection] = field(default_factory=dict)
     registrations: list[RegisterServer] = field(default_factory=list)
     reports: list[ReportReplicas] = field(default_factory=list)
@@ -64,6 +67,7 @@ class Leader:
             RegisterServer: self._register,
             ReportReplicas: self._report,
             Heartbeat: self._heartbeat,
+            GetMasters: lambda _: Masters(self.masters),
             ReportSuspicions: self._suspicions,
         }
 

@@ -98,6 +98,7 @@ def test_unknown_replicas_go_only_after_the_grace_and_a_second_answer(
         async with cluster(site, ("cs1",), unknown_grace_s=30) as made:
             for handle in (1, 2, 3):
                 await made.client.write(made.chain, handle, 0, b"data")
+            await made.leader.until_heartbeats(1)
             made.leader.known = {1: 1}
             made.leader.registered[1].close()
             await site.world.clock.sleep(25)

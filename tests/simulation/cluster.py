@@ -81,6 +81,7 @@ class SimCluster:
         self.world = world
         self.knobs = knobs or Knobs()
         self.masters = {n: f"master-{n}:{PORT}" for n in range(1, masters + 1)}
+        self._first_masters = tuple(self.masters.values())  # what chunkservers are configured with
         self.chunkservers = {n: f"chunkserver-{n}:{PORT}" for n in range(1, chunkservers + 1)}
         self._last_master = masters
         self.running: dict[str, MasterServer] = {}
@@ -184,7 +185,7 @@ class SimCluster:
             listen=self.chunkservers[n],
             data_dirs=("/disk-a", "/disk-b"),
             key_file=str(self._key_file),
-            masters=tuple(self.masters.values()),
+            masters=self._first_masters,
             limits=ChunkserverLimits(unknown_grace_s=self.knobs.unknown_grace_s),
         )
 

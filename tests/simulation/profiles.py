@@ -47,7 +47,7 @@ PROFILES = {
             "namespace",
             "storms on few names; linearizable",
             ("namespace",),
-            (*ALWAYS, "everything", "operations", "client deaths", "blackout"),
+            (*ALWAYS, "everything", "operations", "members", "client deaths", "blackout"),
             clients_max=4,
         ),
         Profile(
