@@ -4,6 +4,9 @@ A copy: the target fetches the chunk into a replica that does not count yet; the
 as a member and settled with the others, which brings what was written meanwhile. A removal is
 committed and the rest settled. Both end well only when the chunk's new version serves. Whatever is
 interrupted leaves a state that the next plan starts from.
+
+A fresh chunk that nobody has written to has nothing to be copied: the target becomes a member that
+has no replica, as the others are, and whoever writes first makes all of them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from master.chunkservers import Chunkservers
 from master.commands import ChangeReplicas, ReplicaChange
 from master.raft import RaftNode
 from master.repair_plan import Copy, Remove
-from master.replica_notes import Note, ReplicaNotes
+from master.replica_notes import MISSING, Note, ReplicaNotes
 from master.settling import Settling
 from master.state import queries
 from master.state.records import Chunk
@@ -52,14 +55,24 @@ class RepairSteps:
         """Whether the target has a settled replica now. Raises Failure."""
         self._notes.begin_copy(step.target, chunk.handle)
         try:
-            sources = tuple(map(self._address, step.sources))
-            message = FetchReplica(chunk.handle, chunk.version, sources, bytes_per_s)
-            paced_s = 2 * size_bytes / bytes_per_s if bytes_per_s else 0.0
-            timeout_s = self._limits.repair_timeout_s + paced_s
-            await self._chunkservers.order(step.target, message, timeout_s=timeout_s)
-            return await self._join(chunk.handle, step.target)
+            has_copy = await self._fetched(chunk, step, size_bytes, bytes_per_s)
+            return await self._join(chunk.handle, step.target, has_copy=has_copy)
         finally:
             self._notes.end_copy(step.target, chunk.handle)
+
+    async def _fetched(self, chunk: Chunk, step: Copy, size_bytes: int, bytes_per_s: int) -> bool:
+        """Have the target fetch it; False when nobody has anything yet. Raises Failure."""
+        sources = tuple(map(self._address, step.sources))
+        message = FetchReplica(chunk.handle, chunk.version, sources, bytes_per_s)
+        paced_s = 2 * size_bytes / bytes_per_s if bytes_per_s else 0.0
+        timeout_s = self._limits.repair_timeout_s + paced_s
+        try:
+            await self._chunkservers.order(step.target, message, timeout_s=timeout_s)
+        except Failure as failure:
+            if failure.code is Code.NO_REPLICA and chunk.fresh:
+                return False
+            raise
+        return True
 
     async def remove(self, chunk: Chunk, step: Remove) -> bool:
         """Whether these are out and the others serve. Raises Failure."""
@@ -67,14 +80,15 @@ class RepairSteps:
         changed = await self._commit(chunk, staying)
         return changed is not None and await self._settled(changed)
 
-    async def _join(self, handle: int, target: int) -> bool:
+    async def _join(self, handle: int, target: int, *, has_copy: bool) -> bool:
         for _ in range(JOIN_ATTEMPTS):
             found = queries.chunk_by_handle(self._tables, handle)
             if found is None:
                 return True  # deleted meanwhile; what was copied is nobody's now
             chunk = found[2]
             # Before it is a member: it must never be taken for a complete one.
-            self._notes.put(handle, target, Note(chunk.version, ReplicaState.JOINING))
+            joining = Note(chunk.version, ReplicaState.JOINING)
+            self._notes.put(handle, target, joining if has_copy else MISSING)
             servers = chunk.servers if target in chunk.servers else (*chunk.servers, target)
             changed = await self._commit(chunk, servers)
             if changed is not None:

@@ -17,7 +17,7 @@ from dfs.messages.cluster import (
 )
 from dfs.messages.common import ROOT
 from dfs.messages.metadata import ChunkLocation
-from dfs.messages.operations import Create
+from dfs.messages.operations import AllocateChunks, Create, DropReplicas
 from dfs.runtime.sim import World
 from tests.conftest import ExpectedLogs
 from tests.simulation.cluster import Knobs, SimCluster
@@ -152,5 +152,30 @@ def test_a_server_is_drained_under_load_and_removed(
         assert status.servers == ()
         for n in range(10):
             assert await read_file(client, b"f%d" % n) == content(n, 200_000)
+
+    simulate(tmp_path, 4, scenario)
+
+
+@pytest.mark.parametrize("raised", [False, True])
+def test_a_chunk_that_nobody_wrote_yet_gets_its_members_back(
+    tmp_path: Path, raised: bool, expected_logs: ExpectedLogs
+) -> None:
+    """There is nothing to be copied; a writer that comes later finds all of its replicas."""
+    expected_logs(NOISE)
+
+    async def scenario(cluster: SimCluster, client: Client) -> None:
+        file = await client.create_file(Create(client.root_inode, b"file", 0o644, True, ROOT))
+        await client.perform(AllocateChunks(file.inode, 0, 1))
+        (chunk,) = await located(client, [file.inode])
+        dead = min(servers_of(chunk))
+        if raised:  # as by a client that could not reach it
+            await client.perform(DropReplicas(file.inode, 0, chunk.handle, chunk.version, (dead,)))
+        cluster.world.crash(f"chunkserver-{dead}")
+        while len(servers_of((await located(client, [file.inode]))[0]) - {dead}) < 3:
+            await cluster.world.clock.sleep(1.0)
+        await file.write(0, content(1, 100_000))
+        await file.close()
+        await until_all(cluster, client, [file.inode], lambda c: len(servers_of(c) - {dead}) == 3)
+        assert await read_file(client, b"file") == content(1, 100_000)
 
     simulate(tmp_path, 4, scenario)
