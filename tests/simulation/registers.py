@@ -57,9 +57,10 @@ def _replacing(ended: list[Op], since_s: float, before_s: float) -> Op | None:
 
 
 def grouped(ops: Iterable[Op]) -> dict[Register, list[Op]]:
-    """By register: all arguments but the last one of writes, all of reads."""
+    """By register (inode, offset): read(inode, offset), write(inode, offsets, value)."""
     found: dict[Register, list[Op]] = defaultdict(list)
     for op in ops:
-        register = op.arguments[:-1] if op.action == "write" else op.arguments
-        found[register].append(op)
+        inode, where = op.arguments[:2]
+        for offset in where if op.action == "write" else (where,):
+            found[inode, offset].append(op)
     return found

@@ -8,7 +8,6 @@ was told is done must be seen by whoever opens the file afterwards. A block is n
 from __future__ import annotations
 
 import random
-from contextlib import AsyncExitStack
 
 from dfs.client import Client
 from dfs.layout import BLOCK_BYTES, CHUNK_BYTES
@@ -82,10 +81,7 @@ class Blocks:
         sync = self._powerless or chance.random() < 0.5
         self._written += 1
         value = b"%-16d" % self._written
-        async with AsyncExitStack() as stack:
-            for offset in offsets:
-                op = recorded(self._stage, who, WRITE, inode, offset, value)
-                await stack.enter_async_context(op)
+        async with recorded(self._stage, who, WRITE, inode, tuple(offsets), value):
             file = await client.open_file(inode, ROOT, write=True)
             try:
                 for offset in offsets:
