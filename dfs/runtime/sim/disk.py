@@ -4,7 +4,8 @@ Contents are durable after `datasync`, names after `sync_directory`. Names chang
 file system: a power loss keeps a prefix of the changes (create, rename, unlink) that were made
 since, so that a rename never overtakes an earlier one, while contents are lost independently.
 
-Faults: errors per path, a full disk, slow syncs, flipped bits, a crash at the n-th sync.
+Faults: errors per path, a full disk, slow reads and syncs, flipped bits, a crash at the n-th sync
+or operation.
 """
 
 from __future__ import annotations
@@ -50,6 +51,9 @@ class Media:
         self._errors: dict[tuple[str, str], int] = {}
         self._syncs_to_crash = 0
         self._crash_after_sync = False
+        self._operations_to_crash = 0
+        self._crash_loses_power = True
+        self.read_delay_s = 0.0
 
     # -- faults
 
@@ -82,6 +86,18 @@ class Media:
         """Lose power at the nth sync from now, before or after it took effect; 0 disarms."""
         self._syncs_to_crash = nth
         self._crash_after_sync = after
+
+    def crash_at_operation(self, nth: int, *, power_loss: bool = True) -> None:
+        """End the node before the nth operation from now on; 0 disarms."""
+        self._operations_to_crash = nth
+        self._crash_loses_power = power_loss
+
+    def count(self, env: SimEnv, what: str) -> None:
+        """Every operation of a file or a directory begins with this."""
+        if self._operations_to_crash:
+            self._operations_to_crash -= 1
+            if not self._operations_to_crash:
+                env.crash(f"before {what}", power_loss=self._crash_loses_power)
 
     def wipe(self) -> None:
         """A new, empty disk."""
@@ -254,6 +270,8 @@ class SimFile:
 
     def _check_read(self, offset: int, length_bytes: int) -> None:
         self._check("read")
+        if self._media.read_delay_s:
+            self._env.charge(self._media.read_delay_s)
         if self._inode.is_spoilt(offset, length_bytes):
             raise OSError(errno.EIO, os.strerror(errno.EIO), self._path)
 
@@ -261,6 +279,7 @@ class SimFile:
         self._env.check_alive()
         if not self._open or (operation == "write" and not self._write):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
+        self._media.count(self._env, f"{operation} of {self._path}")
         self._media.check(self._path, operation)
 
 
@@ -278,6 +297,7 @@ class SimDisk:
         self._env.check_alive()
         path = posixpath.normpath(posixpath.join("/", path))
         if operation:
+            self._media.count(self._env, f"{operation} of {path}")
             self._media.check(path, operation)
         return path
 

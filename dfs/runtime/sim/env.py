@@ -112,9 +112,9 @@ class SimEnv:
         if self.dead:
             raise NodeEnded(self._name)
 
-    def crash(self, reason: str) -> NoReturn:
-        """Lose power in the middle of what this node does just now."""
-        self._end(self, reason, True)
+    def crash(self, reason: str, *, power_loss: bool = True) -> NoReturn:
+        """End in the middle of what this node does just now."""
+        self._end(self, reason, power_loss)
         raise NodeEnded(self._name)
 
     def charge(self, seconds: float) -> None:

@@ -244,6 +244,7 @@ class Fabric:
         self._owners: dict[str, str] = {}  # who listened on an address last
         self._streams: dict[SimStream, None] = {}  # in the order of their making
         self._blocked: dict[tuple[str, str], None] = {}
+        self._silent: dict[str, None] = {}
         self._delays_s: dict[tuple[str, str], float] = {}
         self._healed = trio.Event()
         self._next_port = 40_000
@@ -256,10 +257,17 @@ class Fabric:
 
     def unblock(self, source: str, target: str) -> None:
         self._blocked.pop((source, target), None)
+        self._silent.pop(source, None)
         self._release()
+
+    def silence(self, node: str) -> None:
+        """Hold back all that the node sends; it is connected to, and sent things, as ever."""
+        self._silent[node] = None
 
     def unblock_all(self) -> None:
         self._blocked.clear()
+        self._silent.clear()
+        self._delays_s.clear()
         self._release()
 
     def _release(self) -> None:
@@ -285,7 +293,8 @@ class Fabric:
     def reset_blocked(self) -> None:
         """End every stream whose link is blocked in either direction."""
         for stream in list(self._streams):
-            if self._cut(stream.node, stream.other.node):
+            ends = (stream.node, stream.other.node)
+            if self.is_blocked(*ends) or self.is_blocked(*reversed(ends)):
                 stream.out.held.clear()
                 stream.deliver(_os_error(errno.ECONNRESET))
 
@@ -298,7 +307,12 @@ class Fabric:
     # -- what streams ask
 
     def is_blocked(self, source: str, target: str) -> bool:
-        if source == target or not self._blocked:
+        if source == target:
+            return False
+        return source in self._silent or self._is_cut_off(source, target)
+
+    def _is_cut_off(self, source: str, target: str) -> bool:
+        if not self._blocked:
             return False
         return (
             (source, target) in self._blocked
@@ -353,7 +367,7 @@ class Fabric:
         raise OSError(errno.ETIMEDOUT, f"connecting to {address}: timed out")
 
     def _cut(self, a: str, b: str) -> bool:
-        return self.is_blocked(a, b) or self.is_blocked(b, a)
+        return self._is_cut_off(a, b) or self._is_cut_off(b, a)
 
     def _join(self, node: str, listener: SimListener, latency_s: float) -> SimStream | None:
         there = _Direction(self, node, listener.node, latency_s)

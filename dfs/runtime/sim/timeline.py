@@ -120,6 +120,12 @@ class NodeClock:
         self._offset_s = offset_s
         self._rate = rate
         self._last_s = -math.inf
+        self.wall_ahead_ns = 0
+
+    def set_rate(self, rate: float) -> None:
+        """Run faster or slower from now on. What sleeps already wakes when it was due."""
+        self._offset_s += self._timeline.now_s * (self._rate - rate)
+        self._rate = rate
 
     def monotonic(self) -> float:
         true_s = self._offset_s + self._timeline.now_s * self._rate
@@ -130,7 +136,8 @@ class NodeClock:
         return self.monotonic()
 
     def wall_ns(self) -> int:
-        return _WALL_BASE_NS + round(self._timeline.now_s * self._rate * 1e9)
+        passed_ns = round(self._timeline.now_s * self._rate * 1e9)
+        return _WALL_BASE_NS + passed_ns + self.wall_ahead_ns
 
     def charge(self, seconds: float) -> None:
         """An inline call took this long: readings run ahead until world time has caught up."""

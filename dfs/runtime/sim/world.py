@@ -22,6 +22,7 @@ import xxhash
 from dfs.runtime.current import current_env
 from dfs.runtime.sim.disk import Media, SimDisk
 from dfs.runtime.sim.env import NodeEnded, SimEnv
+from dfs.runtime.sim.holding import Holding
 from dfs.runtime.sim.network import ANY, Fabric, SimNetwork
 from dfs.runtime.sim.timeline import NodeClock, Timeline
 
@@ -58,6 +59,8 @@ class World:
         self._envs: dict[str, SimEnv] = {}
         self._incarnations: dict[str, int] = {}
         self._mains: dict[str, list[NodeMain]] = {}
+        self._holding = Holding()
+        self._wall_ahead_ns: dict[str, int] = {}
         self._failure: BaseException | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -79,7 +82,10 @@ class World:
 
     async def _run(self, main: Callable[[], Awaitable[T]]) -> outcome.Maybe[T]:
         async with trio.open_nursery() as self._nursery:
-            result: outcome.Maybe[T] = await outcome.acapture(main)
+            try:
+                result: outcome.Maybe[T] = await outcome.acapture(main)
+            finally:
+                self._holding.end()
             self._nursery.cancel_scope.cancel()
         return result
 
@@ -87,6 +93,7 @@ class World:
         """End the run with this error, unless another one has ended it already."""
         if self._failure is None:
             self._failure = error
+        self._holding.end()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
@@ -139,6 +146,24 @@ class World:
         if self.is_alive(name):
             self._end(self._envs[name], "crash", power_loss)
 
+    def pause(self, name: str) -> None:
+        """Stop the world for a node: its tasks do not run, what it is sent waits, time goes on."""
+        self.tell("pause", name)
+        self._holding.pause(name)
+
+    def resume(self, name: str) -> None:
+        """It goes on where it was."""
+        self.tell("resume", name)
+        self._holding.resume(name)
+
+    def crash_at_step(self, name: str, steps: int, *, power_loss: bool = True) -> None:
+        """Crash it when its tasks have been about to run that often from now on; 0 disarms."""
+
+        def crash() -> None:
+            self.crash(name, power_loss=power_loss)
+
+        self._holding.after_steps(name, steps, crash)
+
     def restart(self, name: str) -> SimEnv:
         """Start what was started on the node again, on the disk that it has."""
         self.crash(name, power_loss=False)
@@ -155,6 +180,8 @@ class World:
         self.tell("crash", env.name, reason)
         self.endings.append((env.name, reason))
         env.dead = True
+        self._holding.after_steps(env.name, 0, lambda: None)
+        self._holding.resume(env.name)  # so that its tasks can end
         self._fabric.node_crashed(env.name)
         if power_loss:
             self.disk(env.name).lose_power()
@@ -166,6 +193,7 @@ class World:
         hardware = self._source(f"{name}/clock")
         rate = hardware.uniform(1 - self._drift, 1 + self._drift)
         clock = NodeClock(self.timeline, hardware.uniform(1_000, 100_000), rate)
+        clock.wall_ahead_ns = self._wall_ahead_ns.get(name, 0)
         env = SimEnv(name, clock, self.timeline, f"{self.seed}/{name}/{number}", self._end)
         env.attach(SimNetwork(self._fabric, env), SimDisk(self.disk(name), env))
         return env
@@ -199,6 +227,22 @@ class World:
             raise RuntimeError("nodes start within World.run")
         return self._nursery
 
+    # -- faults of clocks
+
+    def jump_wall(self, name: str, seconds: float) -> None:
+        """Set the machine's wall clock forward, or back; also for its later incarnations."""
+        self.tell("wall clock", name, seconds)
+        ahead_ns = self._wall_ahead_ns.get(name, 0) + round(seconds * 1e9)
+        self._wall_ahead_ns[name] = ahead_ns
+        if self.is_alive(name):
+            self._envs[name].clock.wall_ahead_ns = ahead_ns
+
+    def set_rate(self, name: str, rate: float) -> None:
+        """Have the monotonic clock of the node's present incarnation run at another rate."""
+        self.tell("clock rate", name, rate)
+        if self.is_alive(name):
+            self._envs[name].clock.set_rate(rate)
+
     # -- network faults
 
     def partition(self, a: str, b: str, *, one_way: bool = False) -> None:
@@ -223,6 +267,11 @@ class World:
         self.tell("heal", a, b)
         self._fabric.unblock(a, b)
         self._fabric.unblock(b, a)
+
+    def silence(self, name: str) -> None:
+        """Have it accept connections and take what it is sent, and never answer."""
+        self.tell("silence", name)
+        self._fabric.silence(name)
 
     def delay_link(self, a: str, b: str, delay_s: float) -> None:
         """Make messages from a to b take that much longer."""

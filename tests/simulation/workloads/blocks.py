@@ -17,7 +17,7 @@ from tests.simulation import registers
 from tests.simulation.stage import Stage
 from tests.simulation.workloads.common import loses_power, make_directory, pace, recorded
 
-PER_SECOND = 4.0
+PER_SECOND = 3.0
 FILES = 3
 SIZE = 4096
 # Neighbours in one checksummed block, on both sides of its end, and around the end of a chunk.

@@ -18,7 +18,7 @@ from tests.simulation.history import Op
 from tests.simulation.stage import Stage
 from tests.simulation.workloads.common import loses_power, make_directory, pace, recorded
 
-PER_SECOND = 5.0
+PER_SECOND = 4.0
 SIZES = (1, 3, 16, 17, 64, 1000)  # of a record, in units of 24 bytes
 UNIT = 24
 

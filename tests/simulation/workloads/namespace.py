@@ -19,7 +19,7 @@ from tests.simulation.stage import Stage
 from tests.simulation.workloads.common import make_directory, pace
 from tests.simulation.workloads.names import Place, Recorder
 
-PER_SECOND = 8.0
+PER_SECOND = 6.0
 DIRECTORIES = 2
 NAMES = (b"a", b"b", b"c", b"d")
 MODES = (0o600, 0o644, 0o755)
