@@ -156,13 +156,14 @@ class World:
         self.tell("resume", name)
         self._holding.resume(name)
 
-    def crash_at_step(self, name: str, steps: int, *, power_loss: bool = True) -> None:
-        """Crash it when its tasks have been about to run that often from now on; 0 disarms."""
+    def crash_at_step(self, name: str, nth: int, *, power_loss: bool = True) -> None:
+        """Crash it as its tasks begin their nth step from now, an await each; 0 disarms."""
 
         def crash() -> None:
-            self.crash(name, power_loss=power_loss)
+            if self.is_alive(name):
+                self._end(self._envs[name], "between two steps", power_loss)
 
-        self._holding.after_steps(name, steps, crash)
+        self._holding.after_steps(name, nth, crash)
 
     def restart(self, name: str) -> SimEnv:
         """Start what was started on the node again, on the disk that it has."""

@@ -62,3 +62,17 @@ async def cut(arena: Arena, chance: random.Random, a: str, b: str) -> None:
     if chance.random() < 0.5:
         arena.world.reset_links(a, b)
     arena.world.heal_between(a, b)
+
+
+async def pause(arena: Arena, chance: random.Random, name: str) -> None:
+    """A stop of its world, mostly for longer than leases last."""
+    arena.world.pause(name)
+    await last(arena, chance)
+    arena.world.resume(name)
+
+
+async def silence(arena: Arena, chance: random.Random, name: str) -> None:
+    """It accepts connections and takes what it is sent, and nobody hears of it."""
+    arena.world.silence(name)
+    await last(arena, chance)
+    arena.world.heal_between(name, "*")
