@@ -149,6 +149,7 @@ class Arena:
         for name in (*self.masters, *self.chunkservers, *self.clients):
             self.world.resume(name)
             self.world.crash_at_step(name, 0)
+            self.world.set_rate(name, 1.0)
             media = self.world.disk(name)
             media.repair()
             media.crash_at_sync(0)

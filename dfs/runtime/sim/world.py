@@ -274,8 +274,23 @@ class World:
         self.tell("silence", name)
         self._fabric.silence(name)
 
+    def black_hole(self, a: str, b: str) -> None:
+        """Something that swallows all between two nodes, and accepts what a connects to b."""
+        self.tell("black hole", a, b)
+        self._fabric.open_hole(a, b)
+
+    def close_hole(self, a: str, b: str) -> None:
+        self.tell("no hole", a, b)
+        self._fabric.close_hole(a, b)
+
+    def limit_link(self, a: str, b: str, bytes_per_s: float) -> None:
+        """Make the link from a to b that narrow; infinity for as wide as any."""
+        self.tell("limit", a, b, bytes_per_s)
+        self._fabric.set_rate(a, b, bytes_per_s)
+
     def delay_link(self, a: str, b: str, delay_s: float) -> None:
         """Make messages from a to b take that much longer."""
+        self.tell("delay", a, b, delay_s)
         self._fabric.set_delay(a, b, delay_s)
 
     def reset_links(self, a: str, b: str) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 
 from tests.simulation.arena import Arena
-from tests.simulation.faults.kinds import cut, isolate, kind, last, pause, silence
+from tests.simulation.faults.kinds import (
+    cut,
+    isolate,
+    kind,
+    last,
+    pause,
+    silence,
+    switch_off,
+    until_alive,
+    until_dead,
+)
 
 SLOW_SYNC_S = 0.2
 
@@ -129,14 +139,7 @@ async def power_chunkserver_at_step(arena: Arena, chance: random.Random) -> None
         arena.world.crash_at_step(name, 0)
 
 
-async def until_dead(arena: Arena, name: str) -> None:
-    """Wait for what was armed to strike, for a while at most."""
-    for _ in range(50):
-        if not arena.world.is_alive(name):
-            return
-        await arena.pass_time(0.1)
-
-
-async def until_alive(arena: Arena, name: str) -> None:
-    while not arena.world.is_alive(name):
-        await arena.pass_time(0.2)
+@kind("power")
+async def switch_off_chunkserver(arena: Arena, chance: random.Random) -> None:
+    async with arena.harming():
+        await switch_off(arena, arena.chunkserver(chance))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tests.simulation.arena import Arena
-from tests.simulation.faults.kinds import cut, isolate, kind, last, pause, silence
+from tests.simulation.faults.kinds import cut, isolate, kind, last, pause, silence, switch_off
 
 SLOW_SYNC_S = 0.02
 
@@ -90,3 +90,8 @@ async def pause_follower(arena: Arena, chance: random.Random) -> None:
 @kind("masters")
 async def silence_master(arena: Arena, chance: random.Random) -> None:
     await silence(arena, chance, arena.master(chance))
+
+
+@kind("masters")
+async def switch_off_master(arena: Arena, chance: random.Random) -> None:
+    await switch_off(arena, arena.master(chance))
