@@ -215,15 +215,22 @@ class Control:
         """Delete what the master does not know, for as long as the connection lasts.
 
         New replicas are reported, too: a packet that was long on its way may make one again that
-        has been deleted, or one that has missed a change of version.
+        has been deleted, or one that has missed a change of version. A copy is reported again and
+        again until it is a member: its chunk may be deleted, or the master may think better of it.
         """
         await self._delete_unknown(connection, logging.WARNING)
         unreported: list[int] = []
+        every_s = self._limits.unknown_grace_s
+        joining_due = self._env.clock.monotonic() + every_s
         while True:
-            if not unreported:
-                await self._store.created.wait()
+            left_s = joining_due - self._env.clock.monotonic()
+            if not unreported and left_s > 0:
+                await self._env.clock.wait(self._store.created, left_s)
             await self._env.clock.sleep(self._board.heartbeat_s)  # many at a time
             unreported += self._store.take_created()
+            if self._env.clock.monotonic() >= joining_due:
+                joining_due += every_s
+                unreported += [h for h in self._store.joining() if h not in self._fetching]
             if await self._report_new(connection, unreported):
                 unreported = []
                 # Mostly, these are of files that lived shortly.

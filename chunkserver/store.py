@@ -165,6 +165,10 @@ class Store:
             for e in found
         ]
 
+    def joining(self) -> list[int]:
+        """The replicas that were begun as copies and are none of their chunk's yet."""
+        return [h for h, e in self._index.items() if e.state is ReplicaState.JOINING]
+
     @property
     def open_count(self) -> int:
         return len(self._open)

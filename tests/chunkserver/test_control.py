@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from dfs.messages.cluster import FetchReplica
 from tests.chunkserver.cluster import (
     Leader,
     Site,
@@ -107,5 +108,25 @@ def test_unknown_replicas_go_only_after_the_grace_and_a_second_answer(
             await site.world.clock.sleep(10)
             kept = [h for h in (1, 2, 3) if made.servers["cs1"].store.has(h)]
             assert kept == [1, 3]
+
+    site.run(main)
+
+
+def test_a_copy_whose_chunk_is_deleted_before_it_is_a_member_goes_too() -> None:
+    """It was reported while it was under way, and told to stay."""
+    site = simulated_site()
+
+    async def main(site: Site) -> None:
+        async with cluster(site, ("cs1", "cs2"), unknown_grace_s=10) as made:
+            while set(made.leader.registered) != {1, 2}:
+                await made.leader.until_heard()
+            await made.client.write(made.chain[:1], 7, 0, b"data")
+            copy = FetchReplica(7, 1, made.chain[:1], 0)
+            await made.leader.registered[2].call(copy, timeout_s=10)
+            await made.leader.until_heartbeats(6)
+            assert any(r.handle == 7 for report in made.leader.reports for r in report.replicas)
+            made.leader.known = {}
+            while made.servers["cs2"].store.has(7):
+                await made.leader.until_heard()
 
     site.run(main)

@@ -38,7 +38,7 @@ def made() -> Iterator[Make]:
     ("targets", "seed"),
     [
         (["client", "chunkserver", "leader"], 1),
-        (["masters", "chunkservers"], 11),
+        pytest.param(["masters", "chunkservers"], 11, marks=pytest.mark.long),
         (["everything"], 21),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

@@ -12,17 +12,14 @@ import pytest
 from dfs.layout import BLOCK_BYTES
 from tests.crash.cluster import until
 from tests.disks.rig import DAMAGES, Copy, Rig, flip_data, vanish
+from tests.marks import always
 
 pytestmark = [pytest.mark.mount, pytest.mark.timeout(300)]
 
 DATA = b"".join(b"%08d" % number for number in range(50_000))
 MENDED_S = 60.0
 EIO = os.strerror(errno.EIO)
-COMMON = ("flipped data", "flipped headers", "truncated", "vanished")
-KINDS = [
-    pytest.param(kind, marks=() if kind in COMMON else pytest.mark.long, id=kind)
-    for kind in DAMAGES
-]
+UNDER_A_SERVER = ("flipped data", "zeroed data", "truncated", "vanished")
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def damage(copies: list[Copy], how: Callable[[Path], None]) -> None:
         how(copy.path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", always(DAMAGES, "flipped data", "vanished"))
 def test_two_damaged_replicas_of_three_are_read_around(rig: Rig, kind: str) -> None:
     rig.write(DATA)
     bad = rig.copies()[:2]
@@ -48,7 +45,7 @@ def test_two_damaged_replicas_of_three_are_read_around(rig: Rig, kind: str) -> N
     assert rig.path.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("kind", ["flipped data", "zeroed data", "truncated", "vanished"])
+@pytest.mark.parametrize("kind", always(UNDER_A_SERVER, "zeroed data"))
 def test_damage_under_a_running_server_is_read_around(rig: Rig, kind: str) -> None:
     rig.write(DATA)
     damage(rig.copies()[:2], DAMAGES[kind])
@@ -56,7 +53,7 @@ def test_damage_under_a_running_server_is_read_around(rig: Rig, kind: str) -> No
         assert rig.read() == DATA
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", always(DAMAGES, "flipped headers"))
 def test_writers_see_no_error_while_one_replica_is_good(rig: Rig, kind: str) -> None:
     rig.write(DATA)
     bad = rig.copies()[:2]
@@ -71,7 +68,7 @@ def test_writers_see_no_error_while_one_replica_is_good(rig: Rig, kind: str) -> 
     assert rig.read() == due
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", always(DAMAGES, "flipped data", "truncated"))
 def test_a_damaged_replica_is_replaced(rig: Rig, kind: str) -> None:
     rig.write(DATA)
     assert rig.sound(3)

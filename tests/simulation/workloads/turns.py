@@ -20,7 +20,7 @@ from tests.simulation.history import Op
 from tests.simulation.stage import Stage
 from tests.simulation.workloads.common import make_directory, pace, recorded
 
-PER_SECOND = 2.0
+PER_SECOND = 3.0
 FILES = 3
 AROUND = 150_000  # bytes of each place of interest
 STREAM_BYTES = 3 << 20
