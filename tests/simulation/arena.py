@@ -146,11 +146,15 @@ class Arena:
         """End everything that strikes may have left: the world is in order again."""
         self.world.heal()
         self.unattended.clear()
-        for name in (*self.masters, *self.chunkservers):
+        for name in (*self.masters, *self.chunkservers, *self.clients):
+            self.world.resume(name)
+            self.world.crash_at_step(name, 0)
+            self.world.set_rate(name, 1.0)
             media = self.world.disk(name)
             media.repair()
             media.crash_at_sync(0)
-            media.sync_delay_s = 0.0
+            media.crash_at_operation(0)
+            media.sync_delay_s = media.read_delay_s = 0.0
 
     async def order(self, message: object, name: str = "operator") -> object:
         """Have an operator say it; None when it could not be carried out in a while."""

@@ -14,7 +14,7 @@ from tests.simulation.cluster import Knobs
 from tests.simulation.faults import of_families
 from tests.simulation.plan import Plan, Strike
 
-ALWAYS = ("masters", "chunkservers", "clients")
+ALWAYS = ("masters", "chunkservers", "clients", "links", "clocks")
 KINDS_MAX = 6
 GAP_MIN_S, GAP_MAX_S = 0.5, 8.0
 
@@ -61,7 +61,7 @@ PROFILES = {
             "sessions",
             "clients away for longer than their sessions live, storms on names beside",
             ("sessions", "namespace"),
-            ("masters", "clients", "client deaths"),
+            ("masters", "clients", "client deaths", "links", "clocks"),
             session_ttl_s=5.0,
         ),
         Profile(
@@ -88,7 +88,7 @@ PROFILES = {
             "streams",
             "big sequential streams through failing chains",
             ("streams",),
-            ("masters", "chunkservers", "power"),
+            ("masters", "chunkservers", "power", "links"),
             focus=("chunkservers",),
             clients_max=2,
         ),
@@ -96,14 +96,14 @@ PROFILES = {
             "blackout",
             "the power of everything fails; what was synced is there",
             ("blocks", "logs"),
-            ("masters", "blackout", "chunkservers"),
+            ("masters", "blackout", "chunkservers", "clocks"),
             focus=("blackout",),
         ),
         Profile(
             "members",
             "masters come, go and are replaced; everything is drained and restarted",
             ("namespace", "logs"),
-            ("masters", "members", "operations", "clients"),
+            ("masters", "members", "operations", "clients", "clocks"),
             focus=("members", "operations"),
         ),
     )

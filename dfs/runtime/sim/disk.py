@@ -21,7 +21,7 @@ from dfs.errors import Code, Failure
 from dfs.runtime.disk import DiskSpace
 from dfs.runtime.network import Buffer
 from dfs.runtime.sim.env import SimEnv
-from dfs.runtime.sim.inode import Inode
+from dfs.runtime.sim.inode import PAGE_BYTES, Inode
 from dfs.runtime.sim.key_value import SimKeyValue, Store
 
 CAPACITY_BYTES = 1 << 40
@@ -88,15 +88,20 @@ class Media:
         self._crash_after_sync = after
 
     def crash_at_operation(self, nth: int, *, power_loss: bool = True) -> None:
-        """End the node before the nth operation from now on; 0 disarms."""
+        """End the node before the nth operation from now on; 0 disarms.
+
+        Of a write the first pages may have been written: a deadly signal ends it between two.
+        """
         self._operations_to_crash = nth
         self._crash_loses_power = power_loss
 
-    def count(self, env: SimEnv, what: str) -> None:
-        """Every operation of a file or a directory begins with this."""
+    def count(self, env: SimEnv, what: str, partly: Callable[[], None] | None = None) -> None:
+        """Every operation of a file or a directory begins with this; `partly` does some of it."""
         if self._operations_to_crash:
             self._operations_to_crash -= 1
             if not self._operations_to_crash:
+                if partly is not None:
+                    partly()
                 env.crash(f"before {what}", power_loss=self._crash_loses_power)
 
     def wipe(self) -> None:
@@ -240,10 +245,16 @@ class SimFile:
         return self._inode.read_into(buffer, offset)
 
     def pwrite(self, buffers: Sequence[Buffer], offset: int) -> None:
-        self._check("write")
         data = b"".join(buffers)
+        self._check("write", lambda: self._write_pages(data, offset))
         self._media.reserve(self._path, self._inode.new_bytes(offset, len(data)))
         self._inode.write(data, offset)
+
+    def _write_pages(self, data: bytes, offset: int) -> None:
+        """The first few pages of a write that does not come to its end."""
+        pages = self._media.chance.randrange(1 + len(data) // PAGE_BYTES)
+        if pages:
+            self._inode.write(data[: pages * PAGE_BYTES - offset % PAGE_BYTES], offset)
 
     def datasync(self) -> None:
         self._check("sync")
@@ -275,11 +286,11 @@ class SimFile:
         if self._inode.is_spoilt(offset, length_bytes):
             raise OSError(errno.EIO, os.strerror(errno.EIO), self._path)
 
-    def _check(self, operation: str) -> None:
+    def _check(self, operation: str, partly: Callable[[], None] | None = None) -> None:
         self._env.check_alive()
         if not self._open or (operation == "write" and not self._write):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
-        self._media.count(self._env, f"{operation} of {self._path}")
+        self._media.count(self._env, f"{operation} of {self._path}", partly)
         self._media.check(self._path, operation)
 
 
@@ -319,6 +330,7 @@ class SimDisk:
         file.truncate(0)
         file.pwrite([data], 0)
         file.datasync()
+        self._media.count(self._env, f"rename of {temporary}")
         self._media.rename(temporary, path)
         self.sync_directory(posixpath.dirname(path))
 
@@ -340,6 +352,7 @@ class SimDisk:
     def sync_directory(self, path: str) -> None:
         path = self._at(path)
         self._media.check_directory(path)
+        self._media.count(self._env, f"sync of {path}")
         self._media.sync(self._env, path, lambda: self._media.sync_names(path))
 
     def space(self, path: str) -> DiskSpace:

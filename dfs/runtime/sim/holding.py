@@ -4,11 +4,15 @@ Owns a hook in trio's `Runner.reschedule`, through which every task passes each 
 It is in place only while it is needed. A task of a paused node is put aside there, with the value
 that it was to get; whatever happens to it meanwhile (a cancellation, too) it learns after the
 pause. The node's clocks go on, and what is sent to it waits.
+
+Steps are counted by an instrument, as one begins: `reschedule` is called in the middle of things
+(trio walks over the tasks that wait for an event), where no node can be ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -24,7 +28,7 @@ class Holding:
 
     def __init__(self) -> None:
         self._held: dict[str, list[tuple[trio.lowlevel.Task, tuple[Any, ...]]]] = {}
-        self._steps: dict[str, tuple[int, Callable[[], None]]] = {}
+        self._countdowns: dict[str, Countdown] = {}
 
     def pause(self, node: str) -> None:
         """Hold back the node's tasks from now on."""
@@ -43,22 +47,21 @@ class Holding:
 
     def after_steps(self, node: str, steps: int, then: Callable[[], None]) -> None:
         """Call it when tasks of the node have been about to run that many times; 0: never."""
-        self._steps.pop(node, None)
+        if previous := self._countdowns.pop(node, None):
+            previous.stop()
         if steps > 0:
-            self._steps[node] = (steps, then)
-        self._place()
+            self._countdowns[node] = Countdown(node, steps, then)
 
     def end(self) -> None:
         """Hold back nothing any more."""
-        self._steps.clear()
+        for node in list(self._countdowns):
+            self.after_steps(node, 0, _nothing)
         for node in list(self._held):
             self.resume(node)
-        self._place()
 
     def _place(self) -> None:
         """Put the hook in place, or take it away."""
-        needed = bool(self._held or self._steps)
-        setattr(Runner, "reschedule", self._hook() if needed else _original)  # noqa: B010
+        setattr(Runner, "reschedule", self._hook() if self._held else _original)  # noqa: B010
 
     def _hook(self) -> Callable[..., None]:
         def reschedule(runner: Runner, task: trio.lowlevel.Task, *value: Any) -> None:
@@ -67,22 +70,39 @@ class Holding:
         return reschedule
 
     def _reschedule(self, runner: Runner, task: trio.lowlevel.Task, value: tuple[Any, ...]) -> None:
-        env = task.context.get(current_env)
-        if env is None:
+        held = self._held.get(_node_of(task))
+        if held is None:
             _original(runner, task, *value)
             return
-        if env.name in self._held:
-            task._abort_func = None  # it has its wake-up already
-            self._held[env.name].append((task, value))
-            return
-        _original(runner, task, *value)
-        if env.name in self._steps:
-            self._count(env.name)
+        task._abort_func = None  # it has its wake-up already
+        held.append((task, value))
 
-    def _count(self, node: str) -> None:
-        steps, then = self._steps[node]
-        if steps > 1:
-            self._steps[node] = (steps - 1, then)
+
+class Countdown(trio.abc.Instrument):
+    """Calls `then` as the node's tasks are about to begin their nth step from now."""
+
+    def __init__(self, node: str, steps: int, then: Callable[[], None]) -> None:
+        self._node, self._left, self._then = node, steps, then
+        trio.lowlevel.add_instrument(self)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if _node_of(task) != self._node:
             return
-        self.after_steps(node, 0, then)
-        then()
+        self._left -= 1
+        if self._left == 0:
+            self.stop()
+            self._then()
+
+    def stop(self) -> None:
+        """Count no more. It may be over already."""
+        with suppress(KeyError):
+            trio.lowlevel.remove_instrument(self)
+
+
+def _node_of(task: trio.lowlevel.Task) -> str:
+    env = task.context.get(current_env)
+    return "" if env is None else env.name
+
+
+def _nothing() -> None:
+    """Where nobody wants to be called."""

@@ -118,6 +118,7 @@ class SimKeyValue:
     def write(self, batch: WriteBatch) -> None:
         self._check("write")
         self._check_batch(batch)
+        self._media.count(self._env, f"write of {self._path}")
         self._media.sync(self._env, self._path, lambda: self._store.apply(batch))
 
     def _check_batch(self, batch: WriteBatch) -> None:
@@ -154,6 +155,7 @@ class SimKeyValue:
             self._media.unlink(posixpath.normpath(posixpath.join("/", path)))
             self._media.sync_names(posixpath.dirname(self._path))
 
+        self._media.count(self._env, f"exchange of {self._path}")
         self._media.sync(self._env, self._path, become)
 
     def used_bytes(self) -> int:

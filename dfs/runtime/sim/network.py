@@ -5,8 +5,10 @@ each delivers in order what was sent, after the latency of its link, and takes n
 window of bytes that the receiver has not read yet: a slow reader blocks its writer as TCP does.
 
 A blocked link holds back what is sent over it, in order, and delivers it when healed, as TCP's
-retransmission does; connecting over it waits. A crash or `reset` ends streams with ECONNRESET at
-the other end, after what was in flight.
+retransmission does; connecting over it waits. Something between two nodes may also swallow what
+they say (a black hole): streams between them stand still, new ones are accepted, but not by the
+node that was meant, and end when it is over. A crash or `reset` ends streams with ECONNRESET at the
+other end, after what was in flight.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class _Direction:
 
     def _schedule(self, segment: bytes | OSError) -> None:
         timeline = self.fabric.timeline
-        due_s = timeline.now_s + self.latency_s + self.fabric.delay_s(self.source, self.target)
+        length_bytes = 0 if isinstance(segment, OSError) else len(segment)
+        sent_s = self.fabric.transmit(self.source, self.target, length_bytes)
+        due_s = sent_s + self.latency_s + self.fabric.delay_s(self.source, self.target)
         self._last_due_s = max(due_s, self._last_due_s)  # in order
         timeline.call_at(self._last_due_s, lambda: self._deliver(segment))
 
@@ -246,6 +250,10 @@ class Fabric:
         self._blocked: dict[tuple[str, str], None] = {}
         self._silent: dict[str, None] = {}
         self._delays_s: dict[tuple[str, str], float] = {}
+        self._holes: dict[tuple[str, str], None] = {}  # who connects, to whom
+        self._swallowed: list[SimStream] = []  # those that a hole accepted
+        self._rates: dict[tuple[str, str], float] = {}  # bytes per second
+        self._busy_until_s: dict[tuple[str, str], float] = {}
         self._healed = trio.Event()
         self._next_port = 40_000
 
@@ -268,6 +276,9 @@ class Fabric:
         self._blocked.clear()
         self._silent.clear()
         self._delays_s.clear()
+        self._rates.clear()
+        for hole in list(self._holes):
+            self.close_hole(*hole)
         self._release()
 
     def _release(self) -> None:
@@ -277,6 +288,23 @@ class Fabric:
                     direction.release()
         healed, self._healed = self._healed, trio.Event()
         healed.set()
+
+    def open_hole(self, source: str, target: str) -> None:
+        """Swallow what two nodes say to each other; what `source` connects to is the hole."""
+        self._holes[source, target] = None
+
+    def close_hole(self, source: str, target: str) -> None:
+        """What was held back arrives; the hole's own streams end."""
+        self._holes.pop((source, target), None)
+        ends = [s for s in self._swallowed if (s.node, s.other.node) == (source, target)]
+        self._swallowed = [s for s in self._swallowed if s not in ends]
+        for stream in ends:
+            stream.other.reset()
+        self._release()
+
+    def set_rate(self, source: str, target: str, bytes_per_s: float) -> None:
+        """Let no more than that through a link, all its streams together; infinity: any."""
+        self._rates[source, target] = bytes_per_s
 
     def set_delay(self, source: str, target: str, delay_s: float) -> None:
         """Add to the latency of that link, from now on."""
@@ -309,6 +337,9 @@ class Fabric:
     def is_blocked(self, source: str, target: str) -> bool:
         if source == target:
             return False
+        holes = self._holes
+        if holes and ((source, target) in holes or (target, source) in holes):
+            return True
         return source in self._silent or self._is_cut_off(source, target)
 
     def _is_cut_off(self, source: str, target: str) -> bool:
@@ -322,6 +353,15 @@ class Fabric:
 
     def delay_s(self, source: str, target: str) -> float:
         return self._delays_s.get((source, target), 0.0)
+
+    def transmit(self, source: str, target: str, length_bytes: int) -> float:
+        """Queue so many bytes on the link; when the last of them has left."""
+        rate = self._rates.get((source, target), 0.0)
+        if not rate:
+            return self.timeline.now_s
+        begin_s = max(self.timeline.now_s, self._busy_until_s.get((source, target), 0.0))
+        self._busy_until_s[source, target] = begin_s + length_bytes / rate
+        return begin_s + length_bytes / rate
 
     def read_limit(self, wanted_bytes: int) -> int:
         """How much of a read to serve: now and then less, as TCP may."""
@@ -358,6 +398,8 @@ class Fabric:
             owner = self._owners.get(address)
             if owner is None or not self._cut(node, owner):
                 listener = self._listeners.get(address)
+                if owner is not None and (node, owner) in self._holes:
+                    return self._swallow(node, owner, address, latency_s)
                 if listener is None:
                     raise OSError(errno.ECONNREFUSED, f"connecting to {address}: refused")
                 if made := self._join(node, listener, latency_s):
@@ -370,15 +412,28 @@ class Fabric:
         return self._is_cut_off(a, b) or self._is_cut_off(b, a)
 
     def _join(self, node: str, listener: SimListener, latency_s: float) -> SimStream | None:
-        there = _Direction(self, node, listener.node, latency_s)
-        back = _Direction(self, listener.node, node, latency_s)
-        mine = SimStream(self, node, listener.address, into=back, out=there)
-        theirs = SimStream(self, listener.node, f"{node}:{self._port()}", into=there, out=back)
-        mine.other, theirs.other = theirs, mine
-        if not listener.offer(theirs):
+        mine = self._pair(node, listener.node, listener.address, latency_s)
+        if not listener.offer(mine.other):
             return None
-        self._streams[mine] = self._streams[theirs] = None
+        self._streams[mine] = self._streams[mine.other] = None
         self.trace("connect", node, listener.address)
+        return mine
+
+    def _swallow(self, node: str, owner: str, address: str, latency_s: float) -> SimStream:
+        """A stream to nobody, that looks as if it led to `owner`."""
+        mine = self._pair(node, owner, address, latency_s)
+        self._streams[mine] = None
+        self._swallowed.append(mine)
+        self.trace("swallow", node, address)
+        return mine
+
+    def _pair(self, node: str, owner: str, address: str, latency_s: float) -> SimStream:
+        """Both ends of a stream; the near one."""
+        there = _Direction(self, node, owner, latency_s)
+        back = _Direction(self, owner, node, latency_s)
+        mine = SimStream(self, node, address, into=back, out=there)
+        theirs = SimStream(self, owner, f"{node}:{self._port()}", into=there, out=back)
+        mine.other, theirs.other = theirs, mine
         return mine
 
     def _port(self) -> int:

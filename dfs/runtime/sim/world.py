@@ -156,13 +156,14 @@ class World:
         self.tell("resume", name)
         self._holding.resume(name)
 
-    def crash_at_step(self, name: str, steps: int, *, power_loss: bool = True) -> None:
-        """Crash it when its tasks have been about to run that often from now on; 0 disarms."""
+    def crash_at_step(self, name: str, nth: int, *, power_loss: bool = True) -> None:
+        """Crash it as its tasks begin their nth step from now, an await each; 0 disarms."""
 
         def crash() -> None:
-            self.crash(name, power_loss=power_loss)
+            if self.is_alive(name):
+                self._end(self._envs[name], "between two steps", power_loss)
 
-        self._holding.after_steps(name, steps, crash)
+        self._holding.after_steps(name, nth, crash)
 
     def restart(self, name: str) -> SimEnv:
         """Start what was started on the node again, on the disk that it has."""
@@ -273,8 +274,23 @@ class World:
         self.tell("silence", name)
         self._fabric.silence(name)
 
+    def black_hole(self, a: str, b: str) -> None:
+        """Something that swallows all between two nodes, and accepts what a connects to b."""
+        self.tell("black hole", a, b)
+        self._fabric.open_hole(a, b)
+
+    def close_hole(self, a: str, b: str) -> None:
+        self.tell("no hole", a, b)
+        self._fabric.close_hole(a, b)
+
+    def limit_link(self, a: str, b: str, bytes_per_s: float) -> None:
+        """Make the link from a to b that narrow; infinity for as wide as any."""
+        self.tell("limit", a, b, bytes_per_s)
+        self._fabric.set_rate(a, b, bytes_per_s)
+
     def delay_link(self, a: str, b: str, delay_s: float) -> None:
         """Make messages from a to b take that much longer."""
+        self.tell("delay", a, b, delay_s)
         self._fabric.set_delay(a, b, delay_s)
 
     def reset_links(self, a: str, b: str) -> None:

@@ -6,7 +6,15 @@
 
 from __future__ import annotations
 
-from tests.simulation.faults import chunkservers, clients, cluster, masters, operations
+from tests.simulation.faults import (
+    chunkservers,
+    clients,
+    clocks,
+    cluster,
+    links,
+    masters,
+    operations,
+)
 from tests.simulation.faults.kinds import KINDS, Kind, of_families
 
 __all__ = [
@@ -14,7 +22,9 @@ __all__ = [
     "Kind",
     "chunkservers",
     "clients",
+    "clocks",
     "cluster",
+    "links",
     "masters",
     "of_families",
     "operations",

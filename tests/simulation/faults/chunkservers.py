@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 
 from tests.simulation.arena import Arena
-from tests.simulation.faults.kinds import cut, isolate, kind, last
+from tests.simulation.faults.kinds import (
+    cut,
+    isolate,
+    kind,
+    last,
+    pause,
+    silence,
+    switch_off,
+    until_alive,
+    until_dead,
+)
 
 SLOW_SYNC_S = 0.2
 
@@ -16,8 +26,7 @@ async def kill_chunkserver(arena: Arena, chance: random.Random) -> None:
     async with arena.disturbing():
         name = arena.chunkserver(chance)
         arena.world.crash(name, power_loss=False)
-        while not arena.world.is_alive(name):
-            await arena.pass_time(0.2)
+        await until_alive(arena, name)
 
 
 @kind("chunkservers")
@@ -60,6 +69,41 @@ async def slow_chunkserver_disk(arena: Arena, chance: random.Random) -> None:
         media.sync_delay_s = 0.0
 
 
+@kind("chunkservers")
+async def pause_chunkserver(arena: Arena, chance: random.Random) -> None:
+    async with arena.disturbing():
+        await pause(arena, chance, arena.chunkserver(chance))
+
+
+@kind("chunkservers")
+async def silence_chunkserver(arena: Arena, chance: random.Random) -> None:
+    async with arena.disturbing():
+        await silence(arena, chance, arena.chunkserver(chance))
+
+
+@kind("chunkservers")
+async def kill_chunkserver_at_step(arena: Arena, chance: random.Random) -> None:
+    """The process, between any two of its awaits."""
+    async with arena.disturbing():
+        name = arena.chunkserver(chance)
+        arena.world.crash_at_step(name, chance.randint(1, 3000), power_loss=False)
+        await until_dead(arena, name)
+        arena.world.crash_at_step(name, 0)
+        await until_alive(arena, name)
+
+
+@kind("chunkservers")
+async def kill_chunkserver_at_operation(arena: Arena, chance: random.Random) -> None:
+    """The process, at any operation of its disks; what it was writing is there in part."""
+    async with arena.disturbing():
+        name = arena.chunkserver(chance)
+        media = arena.world.disk(name)
+        media.crash_at_operation(chance.randint(1, 100), power_loss=False)
+        await until_dead(arena, name)
+        media.crash_at_operation(0)
+        await until_alive(arena, name)
+
+
 @kind("power")
 async def power_chunkserver(arena: Arena, chance: random.Random) -> None:
     async with arena.harming():
@@ -72,8 +116,30 @@ async def power_chunkserver_at_sync(arena: Arena, chance: random.Random) -> None
         name = arena.chunkserver(chance)
         media = arena.world.disk(name)
         media.crash_at_sync(chance.randint(1, 10), after=chance.random() < 0.5)
-        for _ in range(50):
-            if not arena.world.is_alive(name):
-                return
-            await arena.pass_time(0.1)
+        await until_dead(arena, name)
         media.crash_at_sync(0)
+
+
+@kind("power")
+async def power_chunkserver_at_operation(arena: Arena, chance: random.Random) -> None:
+    async with arena.harming():
+        name = arena.chunkserver(chance)
+        media = arena.world.disk(name)
+        media.crash_at_operation(chance.randint(1, 100))
+        await until_dead(arena, name)
+        media.crash_at_operation(0)
+
+
+@kind("power")
+async def power_chunkserver_at_step(arena: Arena, chance: random.Random) -> None:
+    async with arena.harming():
+        name = arena.chunkserver(chance)
+        arena.world.crash_at_step(name, chance.randint(1, 3000))
+        await until_dead(arena, name)
+        arena.world.crash_at_step(name, 0)
+
+
+@kind("power")
+async def switch_off_chunkserver(arena: Arena, chance: random.Random) -> None:
+    async with arena.harming():
+        await switch_off(arena, arena.chunkserver(chance))

@@ -5,12 +5,23 @@ from __future__ import annotations
 import random
 
 from tests.simulation.arena import Arena
-from tests.simulation.faults.kinds import cut, isolate, kind
+from tests.simulation.faults.kinds import cut, isolate, kind, pause
 
 
 @kind("client deaths")
 async def kill_client(arena: Arena, chance: random.Random) -> None:
     arena.world.crash(arena.client(chance))
+
+
+@kind("client deaths")
+async def kill_client_at_step(arena: Arena, chance: random.Random) -> None:
+    """Between any two awaits of what it does."""
+    arena.world.crash_at_step(arena.client(chance), chance.randint(1, 2000))
+
+
+@kind("clients")
+async def pause_client(arena: Arena, chance: random.Random) -> None:
+    await pause(arena, chance, arena.client(chance))
 
 
 @kind("clients")

@@ -62,3 +62,38 @@ async def cut(arena: Arena, chance: random.Random, a: str, b: str) -> None:
     if chance.random() < 0.5:
         arena.world.reset_links(a, b)
     arena.world.heal_between(a, b)
+
+
+async def pause(arena: Arena, chance: random.Random, name: str) -> None:
+    """A stop of its world, mostly for longer than leases last."""
+    arena.world.pause(name)
+    await last(arena, chance)
+    arena.world.resume(name)
+
+
+async def silence(arena: Arena, chance: random.Random, name: str) -> None:
+    """It accepts connections and takes what it is sent, and nobody hears of it."""
+    arena.world.silence(name)
+    await last(arena, chance)
+    arena.world.heal_between(name, "*")
+
+
+async def switch_off(arena: Arena, name: str) -> None:
+    """A machine is gone without a word: what is connected to it hangs until it is back."""
+    arena.world.partition(name, "*")
+    arena.world.crash(name)
+    await until_alive(arena, name)
+    arena.world.heal_between(name, "*")
+
+
+async def until_dead(arena: Arena, name: str) -> None:
+    """Wait for what was armed to strike, for a while at most."""
+    for _ in range(50):
+        if not arena.world.is_alive(name):
+            return
+        await arena.pass_time(0.1)
+
+
+async def until_alive(arena: Arena, name: str) -> None:
+    while not arena.world.is_alive(name):
+        await arena.pass_time(0.2)

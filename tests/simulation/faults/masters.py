@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from tests.simulation.arena import Arena
-from tests.simulation.faults.kinds import cut, isolate, kind, last
+from tests.simulation.faults.kinds import cut, isolate, kind, last, pause, silence, switch_off
 
 SLOW_SYNC_S = 0.02
 
@@ -61,3 +61,37 @@ async def slow_master_disks(arena: Arena, chance: random.Random) -> None:
 async def reset_master(arena: Arena, chance: random.Random) -> None:
     others = [*arena.masters, *arena.chunkservers, *arena.clients]
     arena.world.reset_links(arena.leader(), chance.choice(others))
+
+
+@kind("masters")
+async def kill_master_at_step(arena: Arena, chance: random.Random) -> None:
+    """Between any two awaits."""
+    name = arena.master(chance)
+    arena.world.crash_at_step(name, chance.randint(1, 3000), power_loss=chance.random() < 0.5)
+
+
+@kind("masters")
+async def kill_master_at_operation(arena: Arena, chance: random.Random) -> None:
+    """At any operation of its disk."""
+    media = arena.world.disk(arena.master(chance))
+    media.crash_at_operation(chance.randint(1, 60), power_loss=chance.random() < 0.5)
+
+
+@kind("masters")
+async def pause_leader(arena: Arena, chance: random.Random) -> None:
+    await pause(arena, chance, arena.leader())
+
+
+@kind("masters")
+async def pause_follower(arena: Arena, chance: random.Random) -> None:
+    await pause(arena, chance, arena.follower(chance))
+
+
+@kind("masters")
+async def silence_master(arena: Arena, chance: random.Random) -> None:
+    await silence(arena, chance, arena.master(chance))
+
+
+@kind("masters")
+async def switch_off_master(arena: Arena, chance: random.Random) -> None:
+    await switch_off(arena, arena.master(chance))
