@@ -1,0 +1,61 @@
+"""Broken chunkservers, and broken decisions about replicas: chains, syncs, versions, settling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chunkserver import chain, reopening, settling
+from chunkserver.service import Service
+from chunkserver.syncing import Syncing
+from master import settle_plan
+from master.settle_plan import Member
+from tests.simulation.mutants.kinds import mutant
+from tests.simulation.taps import Taps
+
+
+async def _nothing(*_: Any, **__: Any) -> None: ...
+
+
+@mutant("blocks", "chunks.ack", seeds=2)
+def sync_nothing(taps: Taps) -> None:
+    """A chunkserver says that it has synced, and has not."""
+    taps.replace(Syncing, "sync", _nothing)
+
+
+@mutant("blocks", "chunks.ack", seeds=2)
+def acknowledge_before_the_tail(taps: Taps) -> None:
+    """A link answers when it has the data itself, and sends it on in vain."""
+
+    async def alone(self: Service, message: Any, payload: Any, here: Any, arrived: float) -> None:
+        await here.run()
+
+    taps.replace(Service, "_here_and_there", alone)
+
+
+@mutant("blocks", "chunks.", "reads", "replicas", seeds=6)
+def serve_any_version(taps: Taps) -> None:
+    """Reads and writes are served whatever version they name."""
+    taps.replace(chain, "check_version", lambda handle, wanted, stamp: None)
+
+
+@mutant("blocks", "replicas", "chunks.", "reads", "AssertionError", seeds=6)
+def settle_without_comparison(taps: Taps) -> None:
+    """After a change of the set nothing of what was recently written is compared."""
+    taps.replace(settling, "missing", lambda own, peer: [])
+
+
+@mutant("blocks", "reads", "chunks.", seeds=10)
+def settle_from_a_loser(taps: Taps) -> None:
+    """A replica that lost power before a sync is the one that the others are made equal to."""
+
+    def badness(member: Member) -> tuple[object, ...]:
+        return (not original(member)[0], *original(member)[1:])
+
+    original = settle_plan._badness
+    taps.replace(settle_plan, "_badness", badness)
+
+
+@mutant("blocks", "unexpected", "logs", "chunks.", "reads", seeds=10)
+def leave_torn_blocks(taps: Taps) -> None:
+    """A block that a crash tore is not told from a damaged one."""
+    taps.replace(reopening, "_settle_block", lambda replica, block: False)
