@@ -9,6 +9,7 @@ crash. Who compares, and what is sent, is `settling`'s and `fetching`'s.
 
 from __future__ import annotations
 
+import errno
 from functools import partial
 
 from chunkserver import format as layout
@@ -62,9 +63,24 @@ class Fencing:
             return await self._store.run(entry, describe)
 
     async def _to_fence(self, handle: int, version: int, joining: bool) -> Entry:
-        if joining and not self._store.has(handle):
-            return await self._store.create(handle, version, 0, ReplicaState.JOINING)
+        if joining:
+            await self._make_way(handle)
+            if not self._store.has(handle):
+                return await self._store.create(handle, version, 0, ReplicaState.JOINING)
         return self._store.find(handle)
+
+    async def _make_way(self, handle: int) -> None:
+        """Set aside a replica whose header the disk cannot read: no copy could take its place."""
+        if not self._store.has(handle):
+            return
+        entry = self._store.find(handle)
+        try:
+            await self._store.run(entry, describe)
+        except Failure as error:
+            if self._store.has(handle):
+                if error.errno != errno.EIO or not entry.directory.writable:
+                    raise
+                await self._store.lose(entry, error.message)
 
     async def _fence(self, request: Request) -> Reply:
         message: FenceReplica = request.message

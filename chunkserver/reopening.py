@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from chunkserver import format as layout
+from chunkserver import sectors
 from chunkserver.format import DATA_OFFSET
 from dfs.checksums import checksum
 from dfs.layout import BLOCK_BYTES, BLOCKS_PER_CHUNK
@@ -65,10 +66,17 @@ def _blocks_of(replica: Replica, bitmap: int) -> Iterator[int]:
 
 
 def _settle_block(replica: Replica, block: int) -> bool:
-    """Make the entry that of the bytes which are there; whether it was another one."""
-    length = layout.extent(block, replica.length_bytes)
-    data = read_at_most(replica._file, DATA_OFFSET + block * BLOCK_BYTES, length)
-    found = checksum(data.ljust(length, b"\0"))  # short: its length was not synced either
+    """Make the entry that of the bytes which are there; whether it was another one.
+
+    What the disk cannot read is damage, as it is of any other block.
+    """
+    view = memoryview(bytearray(layout.extent(block, replica.length_bytes)))
+    _, bad = sectors.read_around(replica._file, view, DATA_OFFSET + block * BLOCK_BYTES)
+    if bad:
+        replica.read_errors += 1
+        replica._found_corrupt(block, "the disk cannot read it")
+        return False
+    found = checksum(view)  # zeros where the file is short: its length was not synced either
     if found == replica._table.entry(block, replica.length_bytes):
         return False
     replica._table.put(block, found)

@@ -9,11 +9,13 @@ import pytest
 import trio
 
 from chunkserver import scrub_state
+from chunkserver.fencing import Fencing
 from chunkserver.format import DATA_OFFSET, SLOT_BYTES, SLOTS, TABLE_OFFSET
 from chunkserver.scrub import Walk
 from chunkserver.store import Store
 from dfs.errors import Code, Failure
 from dfs.layout import BLOCK_BYTES
+from dfs.messages.chunks import ReplicaState
 from dfs.messages.cluster import Suspicion
 from dfs.messages.scrubbing import ScrubAction
 from dfs.runtime.sim import World
@@ -279,6 +281,47 @@ def test_a_header_that_the_disk_cannot_read_is_one_read_error(expected_logs: Exp
         s.media.repair()  # it can, after all
         assert await get(s.store, 1, 0, 10) == b"\2" * 10
         assert s.due() == []
+
+    simulated(main)
+
+
+def test_a_copy_takes_the_place_of_a_replica_with_an_unreadable_header(
+    expected_logs: ExpectedLogs,
+) -> None:
+    """No copy could be made on that server, and with three servers there is no other."""
+    expected_logs("the disk cannot read its header")
+
+    async def main(s: Scrubbed) -> None:
+        await s.fill(2)
+        s.store._close(s.store.find(1))
+        s.media.spoil(PATH.format(1), 0, SLOTS * SLOT_BYTES)
+        await Fencing(s.store, "node:1").fence(1, 2, joining=True)
+        assert s.store.version_of(1) == 2
+        assert s.store.find(1).state is ReplicaState.JOINING
+        assert s.quarantined() == [(1, -1)]
+        assert s.store.directories[0].writable
+
+    simulated(main)
+
+
+def test_a_bad_sector_in_a_block_that_was_being_written_is_no_failed_disk(
+    expected_logs: ExpectedLogs,
+) -> None:
+    """The whole disk went read-only, at every new start again."""
+    expected_logs("block 1 is damaged: the disk cannot read it")
+
+    async def main(s: Scrubbed) -> None:
+        await s.fill(1)
+        await put(s.store, 0, 0, b"new" * BLOCK_BYTES)
+        s.media.spoil(PATH.format(0), DATA_OFFSET + BLOCK_BYTES + 700, 1)
+        await s.restart()
+        assert await get(s.store, 0, 0, 10) == b"newnewnewn"
+        with pytest.raises(Failure) as caught:
+            await get(s.store, 0, BLOCK_BYTES, 10)
+        assert caught.value.code is Code.CORRUPT
+        assert s.store.directories[0].writable
+        assert s.store.directories[0].read_errors == 1
+        assert [suspicion.damaged for suspicion in s.due()] == [True]
 
     simulated(main)
 

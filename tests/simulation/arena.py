@@ -18,15 +18,25 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from dfs.client import open_client
+from dfs.client import Client, open_client
 from dfs.client.session import Session
 from dfs.errors import Failure
 from dfs.messages.cluster import ClusterStatus, GetClusterStatus
 from dfs.messages.metadata import Submit
+from dfs.messages.scrubbing import (
+    ControlScrub,
+    DiskScrub,
+    GetScrubStatus,
+    ScrubAction,
+    ScrubStatus,
+)
+from dfs.runtime.sim.disk import CAPACITY_BYTES
 from tests.simulation.stage import Stage
 from tests.simulation.taps import Taps
 
 WHOLE_WAIT_S = 15.0  # for chunks to be whole before data is harmed; else the strike is left out
+MENDED_WAIT_S = 90.0
+SCRUB_LOOKS, SCRUB_LOOK_S = 20, 1.0
 RESTART_MAX_S = 4.0
 LOOK_S = 0.25
 SUBMITS_KEPT = 100
@@ -113,10 +123,48 @@ class Arena:
     async def harming(self) -> AsyncIterator[None]:
         """Around one that does: alone, and over only when every chunk is whole again."""
         async with self._harm:
-            if not await self._is_calm():
+            if self.stage.now_s() > self.stage.until_s or not await self._is_calm():
                 raise Skipped
             yield
             await self.cluster.until_redundant(4 * WHOLE_WAIT_S)
+
+    async def until_verified(self, name: str) -> None:
+        """Have a chunkserver read all it has, until none of it is damaged any more."""
+        until_s = self.stage.now_s() + MENDED_WAIT_S
+        env, config = self.world.env("verifier"), self.cluster.client_config()
+        async with open_client(env, config, "verifier") as verifier:
+            while not await self._scrub(verifier, name):
+                if self.stage.now_s() > until_s:
+                    text = f"{name} has damaged replicas after {MENDED_WAIT_S:g} s"
+                    self.stage.broken("repair converges", text)
+
+    async def _scrub(self, verifier: Client, name: str) -> bool:
+        """A pass over all its disks; whether nothing was damaged and all is whole."""
+        try:
+            before = await self._ask(verifier, name, ControlScrub(ScrubAction.START))
+            for _ in range(SCRUB_LOOKS):
+                await self.pass_time(SCRUB_LOOK_S)
+                status = await self._ask(verifier, name, GetScrubStatus())
+                pairs = zip(before, status, strict=True)
+                if all(new.last != old.last or new.state == "failed" for old, new in pairs):
+                    break
+        except Failure as failure:
+            self.world.trace("no scrub", failure.message)
+            await self.pass_time(SCRUB_LOOK_S)
+            return False
+        self.stage.reach["arena.scrubs"] += 1
+        if any(disk.state == "failed" for disk in status):
+            self.world.crash(name, power_loss=False)  # as operators do, once they have seen to it
+            return False
+        damaged = sum(disk.damaged_blocks for disk in status)
+        return not damaged and await self.cluster.until_redundant(WHOLE_WAIT_S)
+
+    async def _ask(self, verifier: Client, name: str, message: object) -> tuple[DiskScrub, ...]:
+        """What a chunkserver says of the scrub of its disks."""
+        address = self.cluster.chunkservers[int(name.rpartition("-")[2])]
+        answer = await verifier._services.pool.call(address, message, timeout_s=2.0)
+        assert isinstance(answer.message, ScrubStatus)
+        return answer.message.disks
 
     async def _is_calm(self) -> bool:
         until_s = self.stage.now_s() + WHOLE_WAIT_S
@@ -155,6 +203,7 @@ class Arena:
             media.crash_at_sync(0)
             media.crash_at_operation(0)
             media.sync_delay_s = media.read_delay_s = 0.0
+            media.capacity_bytes = CAPACITY_BYTES
 
     async def order(self, message: object, name: str = "operator") -> object:
         """Have an operator say it; None when it could not be carried out in a while."""

@@ -15,6 +15,7 @@ from dfs.cli.checks import Checked, Checks
 from dfs.client import Client, open_client
 from dfs.config import Chunkserver, ChunkserverLimits, ClientLimits, Master, MasterLimits, Raft
 from dfs.config import Client as ClientConfig
+from dfs.errors import Code, Failure
 from dfs.messages.cluster import ClusterStatus, GetClusterStatus
 from dfs.messages.metadata import ChunkLocation
 from dfs.runtime import Env
@@ -131,7 +132,13 @@ class SimCluster:
         self, env: Env, server: MasterServer | ChunkServer, task_status: trio.TaskStatus[str]
     ) -> None:
         stop, ended = self._stops[env.name] = trio.Event(), trio.Event()
-        await server.run(stop, task_status=task_status)
+        try:
+            await server.run(stop, task_status=task_status)
+        except Failure as failure:  # it could not start
+            if failure.code is not Code.DISK or not self.world.disk(env.name).is_failing:
+                raise
+            self.world.trace("no start", env.name, failure.message)
+            self.world.crash(env.name, power_loss=False)
         ended.set()
 
     async def stop(self, name: str) -> None:

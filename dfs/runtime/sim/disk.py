@@ -67,6 +67,19 @@ class Media:
         for inode in self._names.values():
             inode.unspoil()
 
+    def mend(self, prefix: str) -> None:
+        """End the errors set by `fail` for exactly this prefix."""
+        for key in [key for key in self._errors if key[0] == prefix]:
+            del self._errors[key]
+
+    @property
+    def is_failing(self) -> bool:
+        return bool(self._errors)
+
+    def files(self, prefix: str) -> list[str]:
+        """The paths of all files whose paths begin so, in order."""
+        return sorted(path for path in self._names if path.startswith(prefix))
+
     def flip_bit(self, path: str, offset: int, *, cached: bool = True) -> None:
         """Damage a byte on the platter, and, unless not `cached`, in the page cache as well."""
         self.inode(path).flip_bit(offset, cached=cached)
@@ -236,6 +249,8 @@ class SimFile:
 
     def pread_into(self, buffer: memoryview, offset: int) -> int:
         self._check_read(offset, len(buffer))
+        if self._media.read_delay_s:
+            self._env.charge(self._media.read_delay_s)
         return self._inode.read_into(buffer, offset)
 
     def pread_cached(self, buffer: memoryview, offset: int) -> int | None:
@@ -281,8 +296,6 @@ class SimFile:
 
     def _check_read(self, offset: int, length_bytes: int) -> None:
         self._check("read")
-        if self._media.read_delay_s:
-            self._env.charge(self._media.read_delay_s)
         if self._inode.is_spoilt(offset, length_bytes):
             raise OSError(errno.EIO, os.strerror(errno.EIO), self._path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -56,7 +57,8 @@ async def recorded(stage: Stage, client: str, action: str, *arguments: Any) -> A
     """One operation of the history; errors that no client may be told fail the run.
 
     The file system's own answers (ENOENT, ...) are for the checker to judge. Where sessions expire
-    an operation in doubt ends with ESTALE, where all lose power one with EIO; its outcome is open.
+    an operation in doubt ends with ESTALE, where all lose power one with EIO, where a server is
+    full one with ENOSPC; its outcome is open.
     """
     try:
         with stage.history.op(client, action, *arguments) as op:
@@ -71,4 +73,7 @@ def _is_due(stage: Stage, failure: Failure) -> bool:
     """Whether a client is rightly told of it."""
     if failure.code is Code.NO_SESSION:
         return sessions_expire(stage)
+    if failure.errno == errno.ENOSPC and failure.code is Code.DISK:
+        # A new chunk may have two replicas for a while, neither of which is given up.
+        return any(strike.kind == "full_chunkserver_disk" for strike in stage.plan.strikes)
     return failure.code is Code.DISK and loses_power(stage)
