@@ -110,8 +110,10 @@ PROFILES = {
 }
 
 
-def draw(profile_name: str, seed: int, *, seconds: float | None = None) -> Plan:
-    """The plan of that seed."""
+def draw(
+    profile_name: str, seed: int, *, seconds: float | None = None, faults: tuple[str, ...] = ()
+) -> Plan:
+    """The plan of that seed; with `faults`, just these kinds strike."""
     profile = PROFILES[profile_name]
     chance = random.Random(f"{profile.name}/{seed}")
     seconds = profile.seconds if seconds is None else seconds
@@ -124,7 +126,7 @@ def draw(profile_name: str, seed: int, *, seconds: float | None = None) -> Plan:
         seconds=seconds,
         knobs=_knobs(profile, chance),
         workloads=profile.workloads,
-        strikes=_strikes(profile, chance, seconds),
+        strikes=_strikes(profile, chance, seconds, faults),
     )
 
 
@@ -145,11 +147,14 @@ def _knobs(profile: Profile, chance: random.Random) -> Knobs:
     )
 
 
-def _strikes(profile: Profile, chance: random.Random, seconds: float) -> tuple[Strike, ...]:
+def _strikes(
+    profile: Profile, chance: random.Random, seconds: float, faults: tuple[str, ...]
+) -> tuple[Strike, ...]:
     kinds = of_families(profile.families)
     chosen = chance.sample(kinds, chance.randint(1, min(KINDS_MAX, len(kinds))))
     for family in profile.focus:
         chosen.append(chance.choice(of_families([family])))
+    chosen = list(faults) or chosen
     found: list[Strike] = []
     at_s = chance.uniform(0.0, GAP_MAX_S)
     pace = chance.choice((0.5, 1.0, 2.0))

@@ -36,7 +36,9 @@ class Job:
     mutant: str = ""
 
     def plan(self) -> Plan:
-        return draw(self.profile, self.seed, seconds=self.seconds)
+        planted = CATALOGUE.get(self.mutant)
+        faults = planted.faults if planted is not None else ()
+        return draw(self.profile, self.seed, seconds=self.seconds, faults=faults)
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,19 @@ from typing import Any
 
 from chunkserver import format as layout
 from chunkserver.datadir import DataDir
+from chunkserver.replica import Replica
 from chunkserver.service import Service
 from dfs.messages.chunks import CutChunk, ReadChunk, ReplicaState, SyncChunk, WriteChunk
 from dfs.rpc import Reply, Request
+from dfs.runtime.current import current_env
 from dfs.runtime.sim.disk import Media
 from dfs.runtime.sim.inode import PAGE_BYTES, Inode
 from master.state import queries
+from master.tables import Tables
 from tests.simulation.stage import Stage
 from tests.simulation.taps import Taps
 
+CLOCKS_DIFFER_S = 1.0
 KEPT = 32  # requests of a chunk that are remembered
 _ZERO_PAGE = bytes(PAGE_BYTES)
 
@@ -62,6 +66,7 @@ class ChunkMonitor:
         taps.around(Service, "_sync", self._sync)
         taps.around(Service, "_read", self._read)
         taps.around(DataDir, "remove", self._remove)
+        taps.around(Replica, "_found_corrupt", self._corrupt)
         for harm in ("wipe", "flip_bit", "spoil", "fail"):
             taps.around(Media, harm, self._harm)
 
@@ -229,6 +234,14 @@ class ChunkMonitor:
             text = f"{name} reads chunk {message.handle:x} at version {message.version}, has"
             self._stage.broken("chunks.read", f"{text} {header.version}, {header.state.name}")
 
+    def _corrupt(self, original: Callable[..., Any], replica: Replica, block: int, why: str) -> Any:
+        """Blocks are damaged by faults of the disk alone; what a crash tears is settled."""
+        name = current_env.get().name
+        if id(self._stage.world.disk(name)) not in self._harmed:
+            text = f"{name}: block {block} of chunk {replica.handle:x} is damaged: {why}"
+            self._stage.broken("chunks.torn", text)
+        return original(replica, block, why)
+
     # -- deletions
 
     def _remove(self, original: Callable[..., None], directory: DataDir, handle: int) -> None:
@@ -237,10 +250,22 @@ class ChunkMonitor:
         self._versions.pop((name, handle), None)
         if leader and directory._env is self._life(name):
             tables = self._stage.cluster.running[leader].tables
+            self._check_grace(tables, name, handle)
             if queries.replica_version(tables, handle, int(name.split("-")[1])) is not None:
                 text = f"{name} deletes its replica of chunk {handle:x}, which {leader} refers to"
                 self._stage.broken("chunks.deleted", text)
         original(directory, handle)
+
+    def _check_grace(self, tables: Tables, name: str, handle: int) -> None:
+        """Clocks may disagree, and jump where that is one of the run's faults."""
+        noted_ns = queries.deletion_noted(tables, int(name.split("-")[1]), handle)
+        if noted_ns is None or any("wall" in s.kind for s in self._stage.plan.strikes):
+            return
+        self._stage.reach["saw.grace"] += 1
+        age_s = (self._stage.world.clock.wall_ns() - noted_ns) / 1e9
+        if age_s < self._stage.plan.knobs.deletion_grace_s - CLOCKS_DIFFER_S:
+            text = f"{name} deletes its replica of chunk {handle:x} after {age_s:.3f} s"
+            self._stage.broken("chunks.grace", text)
 
 
 def _bytes(inode: Inode, change: _Change, *, durable: bool) -> bytes:

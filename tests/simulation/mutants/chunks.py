@@ -12,6 +12,10 @@ from master.settle_plan import Member
 from tests.simulation.mutants.kinds import mutant
 from tests.simulation.taps import Taps
 
+CHAINS = ("cut_chain", "kill_chunkserver", "isolate_chunkserver")
+DEATHS = ("kill_client", "cut_chain", "kill_chunkserver")
+POWER = ("power_chunkserver", "power_chunkserver_at_sync")
+
 
 async def _nothing(*_: Any, **__: Any) -> None: ...
 
@@ -32,19 +36,19 @@ def acknowledge_before_the_tail(taps: Taps) -> None:
     taps.replace(Service, "_here_and_there", alone)
 
 
-@mutant("blocks", "chunks.", "reads", "replicas", seeds=6)
+@mutant("streams", "chunks.", "reads", "files", "replicas", seeds=10, faults=CHAINS)
 def serve_any_version(taps: Taps) -> None:
     """Reads and writes are served whatever version they name."""
     taps.replace(chain, "check_version", lambda handle, wanted, stamp: None)
 
 
-@mutant("blocks", "replicas", "chunks.", "reads", "AssertionError", seeds=6)
+@mutant("logs", "replicas", "chunks.", "logs", "Assertion", seeds=10, faults=DEATHS)
 def settle_without_comparison(taps: Taps) -> None:
     """After a change of the set nothing of what was recently written is compared."""
     taps.replace(settling, "missing", lambda own, peer: [])
 
 
-@mutant("blocks", "reads", "chunks.", seeds=10)
+@mutant("blocks", "reads", "chunks.", "no error", seeds=3, faults=POWER)
 def settle_from_a_loser(taps: Taps) -> None:
     """A replica that lost power before a sync is the one that the others are made equal to."""
 
@@ -55,7 +59,7 @@ def settle_from_a_loser(taps: Taps) -> None:
     taps.replace(settle_plan, "_badness", badness)
 
 
-@mutant("blocks", "unexpected", "logs", "chunks.", "reads", seeds=10)
+@mutant("streams", "chunks.torn", seeds=10, faults=POWER)
 def leave_torn_blocks(taps: Taps) -> None:
     """A block that a crash tore is not told from a damaged one."""
     taps.replace(reopening, "_settle_block", lambda replica, block: False)

@@ -30,7 +30,7 @@ def close_without_a_flush(taps: Taps) -> None:
     taps.replace(WriteBack, "sync", _nothing)
 
 
-@mutant("blocks", "reads see the last write", "blocks are whole", seeds=3)
+@mutant("turns", "files hold", seeds=5)
 def keep_stale_pieces(taps: Taps) -> None:
     """What was read once is read from memory, whatever others have written since."""
     taps.replace(FileState, "_forget", lambda self: None)
@@ -55,13 +55,13 @@ def never_commit(taps: Taps) -> None:
     taps.replace(WriteBack, "_commit", _nothing)
 
 
-@mutant("namespace", "names are linearizable", "no error", seeds=6)
+@mutant("namespace", "names are linearizable", "no error", "Failure", seeds=2)
 def claim_answers_too_early(taps: Taps) -> None:
     """A client says that it has answers which are still on their way."""
     taps.replace(_Numbers, "answered_below", lambda self: self.following)
 
 
-@mutant("namespace", "names are linearizable", seeds=6)
+@mutant("namespace", "names are linearizable", seeds=6, faults=("lose_answers", "kill_leader"))
 def number_retries_anew(taps: Taps) -> None:
     """A request that is repeated gets a new number."""
 

@@ -19,6 +19,8 @@ from master.store import META, Store
 from tests.simulation.mutants.kinds import mutant
 from tests.simulation.taps import Taps
 
+RESTARTS = ("cut_two_masters", "kill_follower")
+
 
 def _nothing(*_: Any) -> None: ...
 
@@ -104,13 +106,13 @@ def vote_twice(taps: Taps) -> None:
     taps.around(PeerTransport, "_on_request_vote", on_request)
 
 
-@mutant("namespace", "raft.lease", seeds=10)
+@mutant("streams", "raft.lease", seeds=10, faults=("cut_two_masters",))
 def vote_beside_a_leader(taps: Taps) -> None:
     """H10: votes are given although a leader was heard just now."""
     _hasty_elections(taps)
 
 
-@mutant("namespace", "raft.lease", seeds=10)
+@mutant("streams", "raft.lease", seeds=20, faults=RESTARTS)
 def restart_without_loyalty(taps: Taps) -> None:
     """H10: a master votes at once after a restart, though it may have just heard a leader."""
 
@@ -124,7 +126,7 @@ def restart_without_loyalty(taps: Taps) -> None:
 # -- leases
 
 
-@mutant("namespace", "raft.lease", seeds=6)
+@mutant("namespace", "raft.lease", seeds=5, faults=("isolate_leader",))
 def lease_three_times_as_long(taps: Taps) -> None:
     """Reads are served from the leader's state for three times as long as followers are loyal."""
 
@@ -135,7 +137,7 @@ def lease_three_times_as_long(taps: Taps) -> None:
     taps.around(Lease, "__init__", init)
 
 
-@mutant("namespace", "raft.lease", "names are linearizable", seeds=4)
+@mutant("namespace", "raft.lease", "names are linearizable", seeds=5, faults=("isolate_leader",))
 def read_without_a_lease(taps: Taps) -> None:
     """Whoever believes to lead serves reads."""
     taps.replace(Core, "has_lease", lambda self: self.serving())
@@ -147,7 +149,7 @@ def lead_without_an_own_entry(taps: Taps) -> None:
     taps.replace(Core, "serving", lambda self: self.is_leader())
 
 
-@mutant("namespace", "raft.lease", seeds=30)
+@mutant("namespace", "raft.lease", seeds=20, faults=("transfer_leadership",))
 def keep_the_lease_while_handing_over(taps: Taps) -> None:
     """The lease is not given up before another master is told to take over."""
     taps.replace(Lease, "give_up", _nothing)
@@ -160,6 +162,7 @@ def keep_the_lease_while_handing_over(taps: Taps) -> None:
 def truncate_what_matches(taps: Taps) -> None:
     """H1: a repeated or shorter message cuts off what this log has already."""
     taps.replace(PeerTransport, "_new_part", lambda self, message: message)
+    taps.replace(PeerTransport, "_after_acknowledgement", _nothing)
 
 
 @mutant("namespace", "raft.match", "raft.applied", "raft.answer", seeds=2)
@@ -176,7 +179,7 @@ def count_what_was_sent(taps: Taps) -> None:
     taps.around(PeerTransport, "_outgoing_entries", outgoing)
 
 
-@mutant("namespace", "raft.", "logs", seeds=6)
+@mutant("namespace", "raft.", "logs", seeds=10, faults=("isolate_leader",))
 def acknowledge_while_installing(taps: Taps) -> None:
     """H3: a follower that installs a snapshot commits what it was not shown to have."""
     taps.replace(
@@ -208,12 +211,6 @@ def apply_out_of_order(taps: Taps) -> None:
     taps.around(Core, "_SyncObj__applyLogEntries", apply_all)
 
 
-@mutant("namespace", "raft.", "logs", "unexpected", seeds=4)
-def trim_what_is_not_applied(taps: Taps) -> None:
-    """The log loses entries that the state has not got yet."""
-    taps.replace(Core, "_oldest_kept", lambda self: self.journal.last_index)
-
-
 # -- snapshots
 
 
@@ -235,7 +232,7 @@ def lose_answers_on_snapshot(taps: Taps) -> None:
     taps.replace(snapshots, "adoption", _without(names.ANSWERS))
 
 
-@mutant("members", "raft.snapshot", seeds=3)
+@mutant("turns", "raft.snapshot", seeds=5, faults=("replace_lost_master",))
 def lose_deletions_on_snapshot(taps: Taps) -> None:
     """A snapshot comes without the deletions that are to be carried out."""
     taps.replace(snapshots, "adoption", _without(names.DELETIONS))
