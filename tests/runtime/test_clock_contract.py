@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 
@@ -62,6 +64,98 @@ def test_wait_tells_whether_the_event_came(place: Place) -> None:
         assert not await env.clock.wait(event, 0.01)
         event.set()
         assert await env.clock.wait(event, 0)
+
+    place.run(main)
+
+
+def test_sleepers_wake_in_the_order_of_their_times(place: Place) -> None:
+    async def main(env: Env) -> None:
+        woken: list[int] = []
+
+        async def sleeper(number: int) -> None:
+            await env.clock.sleep(0.02 * number)
+            woken.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in (3, 1, 4, 2):
+                nursery.start_soon(sleeper, number)
+        assert woken == [1, 2, 3, 4]
+
+    place.run(main)
+
+
+def test_the_nearest_deadline_ends_what_is_inside_it_only(place: Place) -> None:
+    async def main(env: Env) -> None:
+        with env.clock.move_on_after(60) as outer, env.clock.move_on_after(0.01) as inner:
+            await env.clock.sleep(60)
+        assert (inner.cancelled_caught, outer.cancelled_caught) == (True, False)
+        with env.clock.move_on_after(0.01) as outer:
+            with env.clock.move_on_after(60) as inner:
+                await env.clock.sleep(60)
+            raise AssertionError("the outer one ends this, too")
+        assert (inner.cancelled_caught, outer.cancelled_caught) == (False, True)
+
+    place.run(main)
+
+
+def test_no_time_at_all_lets_through_what_does_not_wait(place: Place) -> None:
+    async def main(env: Env) -> None:
+        for seconds in (0, -1):
+            reached = False
+            with env.clock.move_on_after(seconds) as scope:
+                reached = True
+                await trio.lowlevel.checkpoint()
+            assert reached
+            assert scope.cancelled_caught
+        with pytest.raises(trio.TooSlowError), env.clock.fail_after(0):
+            await trio.lowlevel.checkpoint()
+
+    place.run(main)
+
+
+def test_time_without_end_is_a_duration(place: Place) -> None:
+    async def main(env: Env) -> None:
+        event = trio.Event()
+        with env.clock.move_on_after(0.01) as scope:
+            await env.clock.sleep(math.inf)
+        assert scope.cancelled_caught
+        with env.clock.move_on_after(math.inf):
+            await env.clock.sleep(0.001)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(env.clock.wait, event, math.inf)
+            await env.clock.sleep(0.001)
+            event.set()
+
+    place.run(main)
+
+
+def test_an_event_ends_the_wait_for_it_early(place: Place) -> None:
+    async def main(env: Env) -> None:
+        event, came = trio.Event(), list[bool]()
+        before = env.clock.monotonic()
+
+        async def waiter() -> None:
+            came.append(await env.clock.wait(event, 60))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waiter)
+            await env.clock.sleep(0.01)
+            event.set()
+        assert came == [True]
+        assert env.clock.monotonic() - before < 30
+        assert not await env.clock.wait(trio.Event(), 0)
+        assert not await env.clock.wait(trio.Event(), -1)
+
+    place.run(main)
+
+
+def test_all_clocks_of_a_node_go_on_together(place: Place) -> None:
+    async def main(env: Env) -> None:
+        clock = env.clock
+        before = (clock.monotonic(), clock.boottime(), clock.wall_ns() / 1e9)
+        await clock.sleep(0.05)
+        after = (clock.monotonic(), clock.boottime(), clock.wall_ns() / 1e9)
+        assert all(0.04 < b - a < 10 for a, b in zip(before, after, strict=True))
 
     place.run(main)
 

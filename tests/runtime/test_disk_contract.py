@@ -158,6 +158,139 @@ def test_a_lock_is_held_once(place: Place) -> None:
     place.disk.lock(place.path("another"))
 
 
+def test_two_openings_see_each_others_changes(place: Place, file: File) -> None:
+    other = place.disk.open(place.path("file"), write=True)
+    file.pwrite([b"one"], 0)
+    other.pwrite([b"two"], 3)
+    assert read(file, 0, 10) == read(other, 0, 10) == b"onetwo"
+    other.truncate(4)
+    assert file.size() == 4
+
+
+def test_creating_keeps_what_is_there(place: Place, file: File) -> None:
+    file.pwrite([b"kept"], 0)
+    again = place.disk.open(place.path("file"), write=True, create=True)
+    assert read(again, 0, 10) == b"kept"
+
+
+def test_a_name_made_anew_is_another_file(place: Place, file: File) -> None:
+    file.pwrite([b"old"], 0)
+    place.disk.unlink(place.path("file"))
+    new = place.disk.open(place.path("file"), write=True, create=True)
+    new.pwrite([b"anew"], 0)
+    file.pwrite([b"OLD"], 0)
+    assert (read(file, 0, 10), read(new, 0, 10)) == (b"OLD", b"anew")
+
+
+def test_writing_nothing_changes_nothing(file: File) -> None:
+    file.pwrite([], 100)
+    file.pwrite([b"", b""], 100)
+    file.punch(0, 100)
+    assert file.size() == 0
+
+
+def test_every_use_of_a_closed_file_says_so(file: File) -> None:
+    file.close()
+    for use in (
+        lambda: file.pwrite([b"x"], 0),
+        lambda: file.pread_into(memoryview(bytearray(1)), 0),
+        lambda: file.truncate(0),
+        lambda: file.punch(0, 1),
+        lambda: file.forget(0, 1),
+        file.datasync,
+        file.size,
+    ):
+        with pytest.raises(OSError, match=r".") as caught:
+            use()
+        assert caught.value.errno == errno.EBADF
+
+
+def test_a_path_through_a_file_is_none(place: Place, file: File) -> None:
+    through = place.path("file/below")
+    for use in (
+        lambda: place.disk.open(through),
+        lambda: place.disk.open(through, write=True, create=True),
+        lambda: place.disk.read_file(through),
+        lambda: place.disk.write_file(through, b""),
+        lambda: place.disk.unlink(through),
+        lambda: place.disk.rename(through, place.path("other")),
+        lambda: place.disk.rename(place.path("file"), through),
+        lambda: place.disk.list_directory(place.path("file")),
+        lambda: place.disk.sync_directory(place.path("file")),
+        lambda: place.disk.lock(through),
+    ):
+        with pytest.raises(NotADirectoryError):
+            use()
+    assert not place.disk.exists(through)
+    with pytest.raises(FileExistsError):
+        place.disk.make_directory(through)
+    assert not place.disk.exists(through)
+
+
+def test_a_directory_is_no_file(place: Place) -> None:
+    path = place.path("directory")
+    place.disk.make_directory(path)
+    place.disk.write_file(place.path("whole"), b"x")
+    for use in (
+        lambda: place.disk.open(path, write=True),
+        lambda: place.disk.open(path, write=True, create=True),
+        lambda: place.disk.read_file(path),
+        lambda: place.disk.write_file(path, b""),
+        lambda: place.disk.unlink(path),
+        lambda: place.disk.rename(place.path("whole"), path),
+    ):
+        with pytest.raises(IsADirectoryError):
+            use()
+    assert place.disk.read_file(place.path("whole")) == b"x"
+
+
+def test_what_is_missing_is_said_to_be(place: Place) -> None:
+    missing = place.path("missing")
+    for use in (
+        lambda: place.disk.open(missing, write=True),
+        lambda: place.disk.read_file(missing),
+        lambda: place.disk.unlink(missing),
+        lambda: place.disk.rename(missing, place.path("other")),
+        lambda: place.disk.space(missing),
+        lambda: place.disk.sync_directory(missing),
+        lambda: place.disk.list_directory(missing),
+        lambda: place.disk.write_file(f"{missing}/file", b""),
+        lambda: place.disk.lock(f"{missing}/lock"),
+        lambda: place.disk.verify_key_value(missing),
+    ):
+        with pytest.raises(FileNotFoundError):
+            use()
+    place.disk.write_file(place.path("here"), b"x")
+    with pytest.raises(FileNotFoundError):
+        place.disk.rename(place.path("here"), f"{missing}/there")
+    assert place.disk.read_file(place.path("here")) == b"x"
+
+
+def test_renaming_to_itself_changes_nothing(place: Place) -> None:
+    place.disk.write_file(place.path("a"), b"A")
+    place.disk.rename(place.path("a"), place.path("a"))
+    assert place.disk.read_file(place.path("a")) == b"A"
+
+
+def test_a_file_moves_between_directories(place: Place) -> None:
+    for name in ("x", "y"):
+        place.disk.make_directory(place.path(name))
+    place.disk.write_file(place.path("x/file"), b"moved")
+    place.disk.rename(place.path("x/file"), place.path("y/file"))
+    assert place.disk.list_directory(place.path("x")) == []
+    assert place.disk.list_directory(place.path("y")) == ["file"]
+
+
+def test_one_run_of_the_machine_has_one_number(place: Place) -> None:
+    assert place.disk.boot() == place.disk.boot() > 0
+
+
+def test_a_lock_file_is_a_file_and_may_be_there_already(place: Place) -> None:
+    place.disk.write_file(place.path("lock"), b"left by the last process")
+    place.disk.lock(place.path("lock"))
+    assert place.disk.exists(place.path("lock"))
+
+
 offsets = st.integers(0, 20_000)
 steps = st.lists(
     st.one_of(

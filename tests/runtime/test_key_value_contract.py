@@ -231,6 +231,99 @@ def test_used_bytes_grow_with_the_content(store: KeyValue) -> None:
     assert store.used_bytes() >= before + 900_000
 
 
+def test_the_last_change_of_a_key_in_a_batch_counts(store: KeyValue) -> None:
+    batch = WriteBatch()
+    batch.put("one", b"a", b"1")
+    batch.delete("one", b"a")
+    batch.delete("one", b"b")
+    batch.put("one", b"b", b"2")
+    store.write(batch)
+    store.write(WriteBatch())
+    assert contents(store)["one"] == {b"b": b"2"}
+
+
+def test_a_refused_batch_leaves_the_other_tables_alone(store: KeyValue) -> None:
+    batch = WriteBatch()
+    batch.put("one", b"fine", b"")
+    batch.put("two", b"", b"not fine")
+    with pytest.raises(ValueError, match="keys are 1 to 511 bytes"):
+        store.write(batch)
+    assert contents(store) == {"one": {}, "two": {}}
+
+
+def test_what_cannot_be_a_key_is_not_found(store: KeyValue) -> None:
+    with pytest.raises(ValueError, match="keys are 1 to 511 bytes"):
+        store.get("one", b"")
+    assert store.get("one", b"k" * 512) is None
+
+
+def test_bounds_of_a_scan_need_not_be_keys(store: KeyValue) -> None:
+    put(store, (b"b", b""), (b"d", b""))
+    assert [k for k, _ in store.scan("one", b"a", b"c")] == [b"b"]
+    assert [k for k, _ in store.scan("one", b"c")] == [b"d"]
+    assert list(store.scan("one", b"d", b"b")) == []
+    assert list(store.scan("one", b"e")) == []
+
+
+def test_a_scan_may_be_given_up(store: KeyValue) -> None:
+    put(store, (b"a", b"1"), (b"b", b"2"))
+    pairs = store.scan("one")
+    assert next(pairs) == (b"a", b"1")
+    put(store, (b"c", b"3"))
+    assert [k for k, _ in store.scan("one")] == [b"a", b"b", b"c"]
+    with pytest.raises(RuntimeError, match="written while scanned"):
+        next(pairs)
+
+
+def test_two_scans_go_on_beside_each_other(store: KeyValue) -> None:
+    put(store, (b"a", b""), (b"b", b""))
+    both = zip(store.scan("one"), store.scan("one", b"b"), strict=False)
+    assert [(x, y) for (x, _), (y, _) in both] == [(b"a", b"b")]
+
+
+def test_a_store_may_get_more_tables(place: Place, store: KeyValue) -> None:
+    put(store, (b"key", b"value"))
+    store.close()
+    more = place.disk.open_key_value(place.path("store"), (*TABLES, "three"), MAP_BYTES)
+    put(more, (b"key", b"third"), table="three")
+    assert (more.get("one", b"key"), more.get("three", b"key")) == (b"value", b"third")
+
+
+def test_every_use_of_a_closed_store_says_so(place: Place, store: KeyValue) -> None:
+    store.close()
+    store.close()
+    for use in (
+        lambda: store.write(WriteBatch()),
+        lambda: list(store.scan("one")),
+        lambda: store.copy_to(place.path("copy")),
+        store.used_bytes,
+    ):
+        with pytest.raises(OSError, match="store") as caught:
+            use()
+        assert caught.value.errno == errno.EBADF
+
+
+def test_copies_need_their_places(place: Place, store: KeyValue) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.copy_to(place.path("no directory/copy"))
+    with pytest.raises(FileNotFoundError):
+        store.replace_with(place.path("missing"))
+    put(store, (b"key", b"value"))
+    assert store.get("one", b"key") == b"value"
+
+
+def test_a_sound_store_passes_and_a_damaged_one_does_not(place: Place, store: KeyValue) -> None:
+    put(store, *((b"%d" % i, b"v" * 500) for i in range(100)))
+    store.copy_to(place.path("copy"))
+    store.close()
+    place.disk.verify_key_value(place.path("store"))
+    place.disk.verify_key_value(place.path("copy"))
+    place.disk.write_file(place.path("copy"), cut_short(place.disk.read_file(place.path("copy"))))
+    with pytest.raises(Failure) as caught:
+        place.disk.verify_key_value(place.path("copy"))
+    assert caught.value.code is Code.DISK
+
+
 keys = st.binary(min_size=1, max_size=4)
 batches = st.lists(
     st.dictionaries(

@@ -202,6 +202,154 @@ def test_several_connections_are_accepted_in_turn(place: Place) -> None:
     place.run(main)
 
 
+def test_more_buffers_than_one_system_call_takes(place: Place) -> None:
+    async def main(env: Env) -> None:
+        buffers = [bytes([i % 251]) * 5 for i in range(5000)]
+        async with connected(env) as (near, far), trio.open_nursery() as nursery:
+            nursery.start_soon(send_all, near, buffers)
+            assert await receive(far, 25_000) == b"".join(buffers)
+
+    place.run(main)
+
+
+def test_bytes_sent_before_the_stream_is_accepted_arrive(place: Place) -> None:
+    async def main(env: Env) -> None:
+        listener = await env.network.listen("127.0.0.1:0")
+        near = await env.network.connect(listener.address)
+        await send_all(near, [b"early"])
+        far = await listener.accept()
+        assert await receive(far, 5) == b"early"
+        for each in (near, far, listener):
+            each.close()
+
+    place.run(main)
+
+
+def test_a_cancelled_wait_leaves_the_stream_as_it_was(place: Place) -> None:
+    async def main(env: Env) -> None:
+        async with connected(env) as (near, far):
+            for _ in range(3):
+                with env.clock.move_on_after(0.01) as scope:
+                    await near.wait_readable()
+                assert scope.cancelled_caught
+            await send_all(far, [b"later"])
+            assert await receive(near, 5) == b"later"
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await near.wait_writable()
+            await send_all(near, [b"back"])
+            assert await receive(far, 4) == b"back"
+
+    place.run(main)
+
+
+def test_a_cancelled_accept_loses_no_connection(place: Place) -> None:
+    async def main(env: Env) -> None:
+        listener = await env.network.listen("127.0.0.1:0")
+        with env.clock.move_on_after(0.01) as scope:
+            await listener.accept()
+        assert scope.cancelled_caught
+        near = await env.network.connect(listener.address)
+        await send_all(near, [b"x"])
+        far = await listener.accept()
+        assert await receive(far, 1) == b"x"
+        for each in (near, far, listener):
+            each.close()
+
+    place.run(main)
+
+
+def test_one_task_at_a_time_waits_for_a_stream(place: Place) -> None:
+    async def main(env: Env) -> None:
+        async with connected(env) as (near, _), trio.open_nursery() as nursery:
+            nursery.start_soon(near.wait_readable)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await near.wait_readable()
+            nursery.cancel_scope.cancel()
+
+    place.run(main)
+
+
+def test_closing_with_bytes_unread_resets_the_other_end(place: Place) -> None:
+    """So that it does not take for delivered what nobody has read."""
+
+    async def main(env: Env) -> None:
+        async with connected(env) as (near, far):
+            await send_all(far, [b"seen"])
+            await send_all(near, [b"never read"])
+            await far.wait_readable()
+            far.close()
+            assert await receive(near, 4) == b"seen"
+            with pytest.raises(ConnectionResetError):
+                await receive(near, 1)
+            with pytest.raises(OSError, match=r".") as caught:
+                near.send_nowait([b"more"])
+            assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
+
+    place.run(main)
+
+
+def test_a_writer_that_waits_for_room_wakes_when_its_peer_is_gone(place: Place) -> None:
+    async def main(env: Env) -> None:
+        async with connected(env) as (near, far):
+
+            async def writer() -> None:
+                with pytest.raises(OSError, match=r"."):
+                    await send_all(near, [bytes(64 << 20)])
+
+            with env.clock.fail_after(30):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(writer)
+                    await trio.testing.wait_all_tasks_blocked()
+                    far.close()
+
+    place.run(main)
+
+
+def test_a_closed_listener_ends_the_connections_that_nobody_accepted(place: Place) -> None:
+    async def main(env: Env) -> None:
+        listener = await env.network.listen("127.0.0.1:0")
+        near = await env.network.connect(listener.address)
+        listener.close()
+        with pytest.raises(ConnectionResetError):
+            await receive(near, 1)
+        with pytest.raises(OSError, match=r"."):
+            await listener.accept()
+        near.close()
+
+    place.run(main)
+
+
+def test_closing_twice_is_closing(place: Place) -> None:
+    async def main(env: Env) -> None:
+        listener = await env.network.listen("127.0.0.1:0")
+        near = await env.network.connect(listener.address)
+        for _ in range(2):
+            near.close()
+            listener.close()
+        for use in (near.wait_readable, near.wait_writable, listener.accept):
+            with pytest.raises(OSError, match=r".") as caught:
+                await use()
+            assert caught.value.errno == errno.EBADF
+
+    place.run(main)
+
+
+def test_streams_know_whom_they_lead_to(place: Place) -> None:
+    async def main(env: Env) -> None:
+        listener = await env.network.listen("127.0.0.1:0")
+        near = await env.network.connect(listener.address)
+        far = await listener.accept()
+        assert near.peer == listener.address
+        assert far.peer != near.peer
+        assert far.peer.rpartition(":")[2].isdigit()
+        for each in (near, far, listener):
+            each.close()
+
+    place.run(main)
+
+
 @hypothesis.given(st.lists(st.binary(max_size=5)), st.data())
 def test_remaining_is_what_was_not_sent(buffers: list[bytes], data: st.DataObject) -> None:
     content = b"".join(buffers)

@@ -78,6 +78,8 @@ class RealFile:
 
     def datasync(self) -> None:
         self._settle()
+        if self._fd < 0:  # which Python takes for a wrong value, not for an error of the system
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
         os.fdatasync(self._fd)
 
     def truncate(self, length_bytes: int) -> None:

@@ -159,6 +159,7 @@ class Media:
 
     def inode(self, path: str) -> Inode:
         if path not in self._names:
+            self.check_directory(posixpath.dirname(path))
             code = errno.EISDIR if path in self._directories else errno.ENOENT
             raise OSError(code, os.strerror(code), path)
         return self._names[path]
@@ -212,11 +213,11 @@ class Media:
             raise OSError(code, os.strerror(code), path)
 
     def make_directory(self, path: str) -> None:
-        while path not in self._directories:
-            if path in self._names:
-                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        if path in self._names:
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        if path not in self._directories:
+            self.make_directory(posixpath.dirname(path))
             self._directories[path] = None
-            path = posixpath.dirname(path)
 
     def list_directory(self, path: str) -> list[str]:
         self.check_directory(path)
@@ -285,6 +286,8 @@ class SimFile:
 
     def forget(self, offset: int, length_bytes: int) -> None:
         self._env.check_alive()
+        if not self._open:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._path)
         self._inode.forget(offset, length_bytes)
 
     def size(self) -> int:
@@ -369,7 +372,9 @@ class SimDisk:
         self._media.sync(self._env, path, lambda: self._media.sync_names(path))
 
     def space(self, path: str) -> DiskSpace:
-        self._at(path, "read")
+        path = self._at(path, "read")
+        if not self._media.exists(path):
+            self._media.inode(path)
         return DiskSpace(self._media.capacity_bytes, self._media.free_bytes())
 
     def lock(self, path: str) -> None:

@@ -153,7 +153,8 @@ class SimStream:
         self._check_open()
 
     def close(self) -> None:
-        self._end(_END)
+        """What has arrived and was not read is lost, which the other end is told by a reset."""
+        self._end(_os_error(errno.ECONNRESET) if self._in.arrived else _END)
 
     def reset(self) -> None:
         """End it as the kernel does for a process that died: the other end gets ECONNRESET."""
