@@ -102,7 +102,7 @@ class Deletions:
         self, server: int, page: tuple[tuple[int, int], ...], walk: Walk, grace_s: float
     ) -> tuple[int, ...]:
         """Those whose grace is over."""
-        now_ns, grace_ns = self._env.clock.wall_ns(), int(grace_s * NS)
+        now_ns, grace_ns = self._raft.now_ns(), int(grace_s * NS)
         due = []
         for handle, noted_ns in page:
             if self._notes.is_copying(server, handle) or self._may_join_again(handle):
@@ -124,6 +124,6 @@ class Deletions:
 
         No longer than a grace, whatever becomes of the wall clock meanwhile.
         """
-        age_s = max(0.0, (self._env.clock.wall_ns() - walk.oldest_ns) / NS)
+        age_s = max(0.0, (self._raft.now_ns() - walk.oldest_ns) / NS)
         left_s = grace_s - (age_s if walk.oldest_ns else 0.0)
         return self._env.clock.boottime() + max(0.0, left_s)

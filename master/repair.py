@@ -288,7 +288,7 @@ class Repair:
 
     def _dropped(self, handle: int, fleet: Fleet) -> dict[int, float]:
         """Servers that were replicas of the chunk and still have theirs: how many s ago."""
-        now_ns = self._env.clock.wall_ns()
+        now_ns = self._raft.now_ns()
         noted = {s: queries.deletion_noted(self._tables, s, handle) for s in fleet}
         return {s: (now_ns - at) / NS for s, at in noted.items() if at is not None}
 
