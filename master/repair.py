@@ -277,13 +277,15 @@ class Repair:
             elif note.version != chunk.version or note.state == ReplicaState.LOST:
                 behind.append(server)
         leave = self._leaving.get(chunk.handle)
+        held = leave is not None and leave.until > self._now()
         return Needs(
             chunk.wanted,
             chunk.servers,
             size_bytes,
             missing=missing if not chunk.fresh else (),
             behind=behind,
-            leaving=leave.servers if leave is not None and leave.until > self._now() else (),
+            # Who has left may come back; `repair_rejoin_s` has it that this is not at once.
+            leaving=[s for s in leave.servers if s in chunk.servers] if leave and held else (),
             avoid=self._resting.avoided(chunk.handle),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -210,3 +211,27 @@ def test_wall_clocks_that_are_set_neither_hasten_nor_hinder_deletion_and_repair(
         await until_all(cluster, client, [other], lambda c: len(servers_of(c)) == 3)
 
     simulate(tmp_path, 3, scenario, knobs=Knobs(deletion_grace_s=grace_s))
+
+
+def test_a_server_that_had_to_leave_comes_back_before_long_where_there_is_no_other(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs(NOISE)
+
+    async def scenario(cluster: SimCluster, client: Client) -> None:
+        inode = await write_file(client, b"file", content(1, 100_000))
+        (chunk,) = await located(client, [inode])
+        first, second, _ = (r.server for r in chunk.replicas)
+        drop = DropReplicas(inode, 0, chunk.handle, chunk.version, (first,))
+        await client.perform(drop)
+        # Too few would be left: another one is to take its place first, and then it goes.
+        again = dataclasses.replace(drop, version=chunk.version + 1, failed=(second,))
+        await client.perform(again)
+        while first not in servers_of((await located(client, [inode]))[0]):
+            await cluster.world.clock.sleep(0.2)
+        (chunk,) = await located(client, [inode])
+        await client.perform(dataclasses.replace(again, version=chunk.version))
+        assert second not in servers_of((await located(client, [inode]))[0])
+        await until_all(cluster, client, [inode], lambda c: len(servers_of(c)) == 3, 40.0)
+
+    simulate(tmp_path, 3, scenario)

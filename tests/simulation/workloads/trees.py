@@ -15,7 +15,7 @@ from tests.simulation.stage import Stage
 from tests.simulation.workloads.worker import SharedFile, Slowest, Worker, Wrong
 
 SHARED_FILES = 3
-PER_SECOND = 4.0
+PER_SECOND = 2.5
 
 
 class Trees:
