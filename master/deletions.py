@@ -7,6 +7,10 @@ noticed that it does not lead. Then a leader with a valid lease has the server d
 of `reap_batch`, and forgets the note. A server that is nearly full waits only for
 `deletion_grace_full_s`: whoever deletes files to make room should not have to wait for it.
 
+The notes' times are of the wall clocks of leaders, which may be wrong, and be set. What this
+leader's has been set forward since it began to lead does not count; a note from the future says
+nothing, and its grace is counted from when this leader first saw it.
+
 Each server's notes are walked by a cursor, so a pass costs what it looks at; having seen them all
 and none due, it rests until the oldest is.
 """
@@ -26,6 +30,7 @@ from master.state import queries
 from master.tables import Tables
 
 NS = 1_000_000_000
+AHEAD_MAX = 4096  # notes from the future that are remembered; the others wait for a place
 
 
 @dataclass(slots=True)
@@ -55,10 +60,15 @@ class Deletions:
         self._env, self._raft, self._tables = env, raft, tables
         self._chunkservers, self._notes, self._limits = chunkservers, notes, limits
         self._walks: dict[int, Walk] = {}
+        # Server and handle of notes from the future -> when they were seen first, boottime.
+        self._ahead: dict[tuple[int, int], float] = {}
+        self._wall_of_boot_ns = self._offset_ns()
 
     def restart(self) -> None:
         """A leadership begins."""
         self._walks.clear()
+        self._ahead.clear()
+        self._wall_of_boot_ns = self._offset_ns()
 
     @property
     def waiting(self) -> int:
@@ -90,6 +100,8 @@ class Deletions:
             return False
         if due:
             await self._raft.propose(ForgetDeletions(server, due))
+            for handle in due:
+                self._ahead.pop((server, handle), None)
         if len(page) == batch:
             walk.after = page[-1][0]
             return True
@@ -102,17 +114,29 @@ class Deletions:
         self, server: int, page: tuple[tuple[int, int], ...], walk: Walk, grace_s: float
     ) -> tuple[int, ...]:
         """Those whose grace is over."""
-        now_ns, grace_ns = self._raft.now_ns(), int(grace_s * NS)
         due = []
         for handle, noted_ns in page:
             if self._notes.is_copying(server, handle) or self._may_join_again(handle):
                 walk.seen += 1
-            elif noted_ns + grace_ns <= now_ns:
+            elif self._is_over(server, handle, noted_ns, grace_s):
                 due.append(handle)
             else:
                 walk.seen += 1
                 walk.oldest_ns = min(walk.oldest_ns or noted_ns, noted_ns)
         return tuple(due)
+
+    def _is_over(self, server: int, handle: int, noted_ns: int, grace_s: float) -> bool:
+        now, place = self._env.clock.boottime(), (server, handle)
+        now_ns = min(self._env.clock.wall_ns(), self._wall_of_boot_ns + int(now * NS))
+        if noted_ns <= now_ns:
+            self._ahead.pop(place, None)
+            return noted_ns + int(grace_s * NS) <= now_ns
+        if place not in self._ahead and len(self._ahead) < AHEAD_MAX:
+            self._ahead[place] = now
+        return now - self._ahead.get(place, inf) >= grace_s
+
+    def _offset_ns(self) -> int:
+        return self._env.clock.wall_ns() - int(self._env.clock.boottime() * NS)
 
     def _may_join_again(self, handle: int) -> bool:
         """Whether the chunk lacks replicas: bringing this one up to date is the least work."""
@@ -124,6 +148,6 @@ class Deletions:
 
         No longer than a grace, whatever becomes of the wall clock meanwhile.
         """
-        age_s = max(0.0, (self._raft.now_ns() - walk.oldest_ns) / NS)
+        age_s = max(0.0, (self._env.clock.wall_ns() - walk.oldest_ns) / NS)
         left_s = grace_s - (age_s if walk.oldest_ns else 0.0)
         return self._env.clock.boottime() + max(0.0, left_s)

@@ -17,6 +17,7 @@ import enum
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 import trio
 
@@ -287,10 +288,14 @@ class Repair:
         )
 
     def _dropped(self, handle: int, fleet: Fleet) -> dict[int, float]:
-        """Servers that were replicas of the chunk and still have theirs: how many s ago."""
-        now_ns = self._raft.now_ns()
+        """Servers that were replicas of the chunk and still have theirs: how many s ago.
+
+        A time in the future, of a wall clock that was wrong, is taken for one of long ago.
+        """
+        now_ns = self._env.clock.wall_ns()
         noted = {s: queries.deletion_noted(self._tables, s, handle) for s in fleet}
-        return {s: (now_ns - at) / NS for s, at in noted.items() if at is not None}
+        ages_s = {s: (now_ns - at) / NS for s, at in noted.items() if at is not None}
+        return {s: age_s if age_s >= 0 else inf for s, age_s in ages_s.items()}
 
     def _plan(
         self, kind: RepairClass, needs: Needs, handle: int, fleet: Fleet

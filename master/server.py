@@ -29,7 +29,6 @@ from master.raft import RaftNode
 from master.replica_care import ReplicaCare
 from master.sessions import LiveSessions
 from master.state import StateMachine, queries
-from master.state_time import StateTime
 from master.tables import Tables
 from master.upkeep import Upkeep
 
@@ -72,7 +71,6 @@ class MasterServer:
             config.limits,
         )
         self.raft.on_leadership = self._leadership_changed
-        self.raft.now_ns = StateTime(env, self.tables).now_ns
         self._meter = MasterMeter()
         self.metrics = MasterMetrics(
             env, config, self.raft, self._store, self.chunkservers, self._meter

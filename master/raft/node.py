@@ -63,7 +63,6 @@ class RaftNode:
         self._env, self._endpoint, self._config = env, endpoint, config
         self._store, self._machine = store, machine
         self.on_leadership: Callable[[bool], None] = _ignore
-        self.now_ns: Callable[[], int] = env.clock.wall_ns  # of what is proposed
         self.proposals, self.meter = Proposals(config.raft), RaftMeter()
         self._source = SnapshotSource(env, config, store)
         self._fetch = SnapshotFetch(env, config)
@@ -274,7 +273,8 @@ class RaftNode:
     def _begin_entries(self, core: Core) -> None:
         began = core.is_leader() and not self._changes.handing_over and self.proposals.ready()
         if began:
-            self.proposals.begin(core.append, core.raftCurrentTerm, self.now_ns())
+            now_ns = self._env.clock.wall_ns()
+            self.proposals.begin(core.append, core.raftCurrentTerm, now_ns)
         if began or core.behind():
             core.replicate()
 

@@ -195,12 +195,6 @@ class Counts:
     sessions: int
 
 
-def changed_ns(tables: Tables) -> int:
-    """The time of the state's last change; 0 before the first."""
-    stored = tables.get(names.COUNTERS, records.COUNTERS_KEY)
-    return 0 if stored is None else Counters.decode(stored).now_ns
-
-
 def counts(tables: Tables) -> Counts:
     """The counters that the state keeps."""
     stored = tables.get(names.COUNTERS, records.COUNTERS_KEY)

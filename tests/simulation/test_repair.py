@@ -17,8 +17,9 @@ from dfs.messages.cluster import (
 )
 from dfs.messages.common import ROOT
 from dfs.messages.metadata import ChunkLocation
-from dfs.messages.operations import AllocateChunks, Create, DropReplicas
+from dfs.messages.operations import AllocateChunks, Create, DropReplicas, Unlink
 from dfs.runtime.sim import World
+from master.state import queries
 from tests.conftest import ExpectedLogs
 from tests.simulation.cluster import Knobs, SimCluster
 from tests.simulation.test_whole_cluster import content, read_file, write_file
@@ -179,3 +180,33 @@ def test_a_chunk_that_nobody_wrote_yet_gets_its_members_back(
         assert await read_file(client, b"file") == content(1, 100_000)
 
     simulate(tmp_path, 4, scenario)
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0])
+def test_wall_clocks_that_are_set_neither_hasten_nor_hinder_deletion_and_repair(
+    tmp_path: Path, jump_s: float, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs(NOISE)
+    grace_s = 20.0
+
+    async def scenario(cluster: SimCluster, client: Client) -> None:
+        world = cluster.world
+        inode = await write_file(client, b"file", content(1, 100_000))
+        (chunk,) = await located(client, [inode])
+        await client.perform(Unlink(client.root_inode, b"file", ROOT))
+        while not queries.deletions(cluster.leading().tables, chunk.replicas[0].server, 1):
+            await world.clock.sleep(0.2)
+        began_s = world.clock.monotonic()
+        for name in cluster.running:
+            world.jump_wall(name, jump_s)
+        while chunk.handle in cluster.replicas(chunk.replicas[0].server):
+            await world.clock.sleep(0.2)
+        assert grace_s - 2 < world.clock.monotonic() - began_s < 3 * grace_s
+        cluster.world.crash("chunkserver-1", power_loss=False)
+        other = await write_file(client, b"other", content(2, 100_000))  # 1 leaves the set
+        for name in cluster.running:
+            world.jump_wall(name, -jump_s)
+        cluster.world.restart("chunkserver-1")
+        await until_all(cluster, client, [other], lambda c: len(servers_of(c)) == 3)
+
+    simulate(tmp_path, 3, scenario, knobs=Knobs(deletion_grace_s=grace_s))

@@ -42,7 +42,7 @@ def serve_any_version(taps: Taps) -> None:
     taps.replace(chain, "check_version", lambda handle, wanted, stamp: None)
 
 
-@mutant("logs", "replicas", "chunks.", "logs", "Assertion", seeds=10, faults=DEATHS)
+@mutant("logs", "replicas", "chunks.", "logs", "repair converges", seeds=10, faults=DEATHS)
 def settle_without_comparison(taps: Taps) -> None:
     """After a change of the set nothing of what was recently written is compared."""
     taps.replace(settling, "missing", lambda own, peer: [])

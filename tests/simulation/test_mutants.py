@@ -1,0 +1,33 @@
+"""Every planted fault is found, within the number of seeds stated and by the rule it breaks.
+
+The quick ones run each time, the others with the long tests (`scripts/test --long`).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import ExpectedLogs
+from tests.marks import always
+from tests.simulation.mutants import CATALOGUE, Mutant
+from tests.simulation.runner import Job, Result, run_here
+
+AT_LEAST = 25
+QUICK = tuple(m.name for m in CATALOGUE.values() if m.seeds == 1 and m.seconds <= 10)
+
+
+def test_the_catalogue_is_as_large_as_was_promised() -> None:
+    assert len(CATALOGUE) >= AT_LEAST
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", always(CATALOGUE, *QUICK))
+def test_a_mutant_is_found(name: str, expected_logs: ExpectedLogs) -> None:
+    expected_logs("")  # it is broken, and says so
+    mutant = CATALOGUE[name]
+    told = [_run(mutant, seed).rule for seed in range(mutant.seeds)]
+    assert any(rule.startswith(mutant.found_by) for rule in told if rule), told
+
+
+def _run(mutant: Mutant, seed: int) -> Result:
+    return run_here(Job(mutant.profile, seed, mutant.seconds, mutant.name))
