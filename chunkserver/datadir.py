@@ -33,7 +33,7 @@ from chunkserver import sectors
 from chunkserver.format import DATA_OFFSET, Header
 from chunkserver.lane import Lane
 from chunkserver.quarantine import Quarantine
-from chunkserver.reopening import read_at_most
+from chunkserver.reopening import headers_on_disk
 from chunkserver.replica import Replica
 from dfs.config import ChunkserverLimits
 from dfs.errors import Code, Failure
@@ -141,7 +141,7 @@ class DataDir:
             log.error("%s: %s is no replica: %s", self._env.name, path, error)
             return None
         try:
-            headers = layout.valid_headers(read_at_most(file, 0, layout.HEADER_BYTES))
+            headers = headers_on_disk(file)
             size = file.size()
         except OSError as error:
             log.error("%s: %s cannot be read: %s", self._env.name, path, error)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from chunkserver import format as layout
 from chunkserver import sectors
-from chunkserver.format import DATA_OFFSET
+from chunkserver.format import DATA_OFFSET, Header
 from dfs.checksums import checksum
 from dfs.layout import BLOCK_BYTES, BLOCKS_PER_CHUNK
 from dfs.messages.chunks import ReplicaState
@@ -25,6 +25,23 @@ if TYPE_CHECKING:
     from chunkserver.replica import Replica
 
 log = logging.getLogger(__name__)
+
+
+def headers_on_disk(file: File) -> list[tuple[Header, int]]:
+    """The valid headers, the newest first; of a replica that was in use, those of the disk itself.
+
+    After a failed sync the page cache may hold what is not on the disk, and no later sync writes
+    it or complains: it is dropped, with that of the blocks in use. What is merely not synced yet
+    stays.
+    """
+    found = layout.valid_headers(read_at_most(file, 0, layout.HEADER_BYTES))
+    if not found or not found[0][0].intent:
+        return found
+    file.forget(0, DATA_OFFSET)
+    for block in range(found[0][0].intent.bit_length()):
+        if found[0][0].intent >> block & 1:
+            file.forget(DATA_OFFSET + block * BLOCK_BYTES, BLOCK_BYTES)
+    return layout.valid_headers(read_at_most(file, 0, layout.HEADER_BYTES))
 
 
 def settle(replica: Replica, size: int, *, writable: bool) -> None:

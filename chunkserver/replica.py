@@ -104,7 +104,11 @@ class Replica:
         Without `writable` (a disk gone read-only) what was settled stays in memory. `settled`
         says that this process has closed it in good order, so that there is nothing to settle.
         """
-        found = layout.valid_headers(read_at_most(file, 0, layout.HEADER_BYTES))
+        found = (
+            layout.valid_headers(read_at_most(file, 0, layout.HEADER_BYTES))
+            if settled
+            else reopening.headers_on_disk(file)
+        )
         if not found or found[0][0].handle != handle:
             raise Failure(Code.CORRUPT, f"{about}: no valid header for chunk {handle:x}")
         header = found[0][0]

@@ -196,6 +196,26 @@ def test_a_failing_path_answers_with_its_errno(node: tuple[Disk, Media]) -> None
     assert disk.read_file("/d/file") == b"Content"
 
 
+def test_after_a_failed_sync_the_next_one_makes_nothing_durable() -> None:
+    found = []
+    for seed in SEEDS:
+        world = World(seed)
+        disk, media = world.env("node").disk, world.disk("node")
+        disk.write_file("/file", b"o" * 4096)
+        file = disk.open("/file", write=True)
+        file.pwrite([b"n" * 4096], 0)
+        media.fail("/file", errno.EIO, "sync")
+        with pytest.raises(OSError, match="Input/output"):
+            file.datasync()
+        media.repair()
+        file.datasync()
+        assert disk.read_file("/file") == b"n" * 4096  # from the page cache
+        file.forget(0, 4096)
+        found.append(disk.read_file("/file"))
+        assert lose_power(world).read_file("/file") == found[-1]
+    assert sorted(dict.fromkeys(found)) == [b"n" * 4096, b"o" * 4096]
+
+
 def test_bad_sectors_cannot_be_read_until_they_are_written_over() -> None:
     world = World(1)
     disk, media = world.env("node").disk, world.disk("node")

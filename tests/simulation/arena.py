@@ -37,6 +37,7 @@ from tests.simulation.taps import Taps
 WHOLE_WAIT_S = 15.0  # for chunks to be whole before data is harmed; else the strike is left out
 MENDED_WAIT_S = 90.0
 SCRUB_LOOKS, SCRUB_LOOK_S = 20, 1.0
+NOTICE_S = 1.0
 RESTART_MAX_S = 4.0
 LOOK_S = 0.25
 SUBMITS_KEPT = 100
@@ -126,6 +127,7 @@ class Arena:
             if self.stage.now_s() > self.stage.until_s or not await self._is_calm():
                 raise Skipped
             yield
+            await self._until_noticed()
             await self.cluster.until_redundant(4 * WHOLE_WAIT_S)
 
     async def until_verified(self, name: str) -> None:
@@ -165,6 +167,12 @@ class Arena:
         answer = await verifier._services.pool.call(address, message, timeout_s=2.0)
         assert isinstance(answer.message, ScrubStatus)
         return answer.message.disks
+
+    async def _until_noticed(self) -> None:
+        """All servers live, and the leader has seen who did not: before, all looks whole."""
+        while not all(map(self.world.is_alive, self.chunkservers)):
+            await self.pass_time(LOOK_S)
+        await self.pass_time(NOTICE_S)
 
     async def _is_calm(self) -> bool:
         until_s = self.stage.now_s() + WHOLE_WAIT_S

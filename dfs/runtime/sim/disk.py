@@ -273,7 +273,11 @@ class SimFile:
             self._inode.write(data[: pages * PAGE_BYTES - offset % PAGE_BYTES], offset)
 
     def datasync(self) -> None:
-        self._check("sync")
+        try:
+            self._check("sync")
+        except OSError:
+            self._inode.fail_sync(self._media.chance)
+            raise
         self._media.sync(self._env, self._path, self._inode.datasync)
 
     def truncate(self, length_bytes: int) -> None:

@@ -1,8 +1,8 @@
 """The contents of one simulated file: pages as the kernel caches them, and pages on the platter.
 
-Invariant: the two differ at most in the pages of `_dirty` and in the size. `datasync` makes them
-equal; a power loss settles each dirty page by lot: old, new, or torn at a sector's edge, and the
-size old or new.
+Invariant: the two differ at most in the pages of `_dirty` and in the size, until a sync has failed.
+`datasync` makes them equal; a power loss settles each dirty page by lot: old, new, or torn at a
+sector's edge, and the size old or new.
 """
 
 from __future__ import annotations
@@ -110,6 +110,16 @@ class Inode:
         self._dirty.clear()
         self._stable_size = self.size
 
+    def fail_sync(self, chance: random.Random) -> None:
+        """As Linux does when it cannot write back: no page counts as dirty any more.
+
+        Some are on the platter, the others in the cache only, where a later sync overlooks them.
+        """
+        for page in self._dirty:
+            if page in self._pages and chance.random() < 0.5:
+                self._stable_pages[page] = self._pages[page]
+        self._dirty.clear()
+
     @property
     def is_synced(self) -> bool:
         return not self._dirty and self.size == self._stable_size
@@ -135,8 +145,12 @@ class Inode:
         """The pages that lie wholly in the range and are synced come from the platter again."""
         first, stop = -(-offset // PAGE_BYTES), (offset + length_bytes) // PAGE_BYTES
         for page in range(first, stop):
-            if page in self._stable_pages and page not in self._dirty:
+            if page in self._dirty:
+                continue
+            if page in self._stable_pages:
                 self._pages[page] = self._stable_pages[page]
+            else:
+                self._pages.pop(page, None)  # a sync failed to write it
 
     def spoil(self, offset: int, length_bytes: int) -> None:
         """Make the sectors of that range unreadable."""

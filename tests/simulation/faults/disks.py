@@ -39,7 +39,7 @@ async def fail_chunkserver_disk(arena: Arena, chance: random.Random) -> None:
     async with arena.harming():
         name, disk = arena.chunkserver(chance), chance.choice(DISKS)
         media = arena.world.disk(name)
-        media.fail(disk, errno.EIO, chance.choice(("write", "sync")))
+        media.fail(disk, errno.EIO, chance.choice(("write", "sync", "sync")))
         arena.world.tell("disk fails", name, disk)
         await last(arena, chance, FAILS_MAX_S)
         media.mend(disk)
@@ -98,7 +98,9 @@ async def bad_sectors(arena: Arena, chance: random.Random) -> None:
 async def fail_master_disk(arena: Arena, chance: random.Random) -> None:
     """A master's disk refuses changes, or is full: the process ends, again and again."""
     media = arena.world.disk(arena.master(chance))
-    media.fail("/data", chance.choice((errno.EIO, errno.ENOSPC)), chance.choice(("write", "sync")))
+    media.fail(
+        "/data", chance.choice((errno.EIO, errno.ENOSPC)), chance.choice(("write", "sync", "sync"))
+    )
     await last(arena, chance)
     media.mend("/data")
 
