@@ -123,7 +123,7 @@ def delete_without_grace(taps: Taps) -> None:
     taps.replace(Deletions, "_grace_s", lambda self, server: 0.0)
 
 
-@mutant("turns", "clean", "liveness", "AssertionError", seeds=3)
+@mutant("turns", "what is due is done", "liveness", seeds=3)
 def forget_to_delete(taps: Taps) -> None:
     """Nobody notes that the replicas of what was deleted are to go."""
     taps.replace(replicas, "note_deletion", lambda transaction, server, handle: None)
