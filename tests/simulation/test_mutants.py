@@ -5,19 +5,28 @@ The quick ones run each time, the others with the long tests (`scripts/test --lo
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import ExpectedLogs
 from tests.marks import always
 from tests.simulation.mutants import CATALOGUE, Mutant
+from tests.simulation.mutants.table import table
 from tests.simulation.runner import Job, Result, run_here
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "simulation.md"
 AT_LEAST = 25
 QUICK = tuple(m.name for m in CATALOGUE.values() if m.seeds == 1 and m.seconds <= 10)
 
 
 def test_the_catalogue_is_as_large_as_was_promised() -> None:
     assert len(CATALOGUE) >= AT_LEAST
+
+
+def test_the_table_in_the_documentation_is_that_of_the_catalogue() -> None:
+    """`python -m tests.simulation.mutants.table` prints it."""
+    assert table() in DOCUMENT.read_text()
 
 
 @pytest.mark.timeout(600)

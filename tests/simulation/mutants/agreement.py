@@ -7,28 +7,26 @@ from typing import Any
 
 from master import tables as names
 from master.raft import RaftNode, core, membership, snapshots
-from master.raft.core import Core
-from master.raft.election import PreVote, Stickiness
 from master.raft.formats import Message
 from master.raft.library import NumberedNode
+from master.raft.membership import Membership
 from master.raft.transport import PeerTransport
 from tests.simulation.mutants.kinds import mutant
-from tests.simulation.mutants.raft import _without
+from tests.simulation.mutants.raft import _colliding_elections, _without
 from tests.simulation.taps import Taps
 
 LAGGING = {"compact_entries": 15, "keep_entries": 5}  # followers soon need snapshots
 
 
-def _colliding_elections(taps: Taps) -> None:
-    """Whoever misses the leader does so at the same time, and asks nobody beforehand."""
-    taps.replace(
-        Core, "_SyncObj__generateRaftTimeout", lambda self: self.limits.election_timeout_min_s
-    )
-    taps.replace(Stickiness, "holds", lambda self: False)
-    taps.replace(PreVote, "won", lambda self, term, others: True)
-
-
-@mutant("namespace", "raft.elected", "raft.leader", seeds=1, masters=5, faults=("kill_leader",))
+@mutant(
+    "namespace",
+    "raft.elected",
+    "raft.leader",
+    seeds=1,
+    masters=5,
+    seconds=10.0,
+    faults=("kill_leader",),
+)
 def count_votes_twice(taps: Taps) -> None:
     """H9: a vote that comes twice counts twice."""
 
@@ -71,3 +69,9 @@ def apply_again_after_a_restart(taps: Taps) -> None:
 def lose_sessions_on_snapshot(taps: Taps) -> None:
     """A snapshot comes without the clients' sessions."""
     taps.replace(snapshots, "adoption", _without(names.SESSIONS))
+
+
+@mutant("members", "no error", "liveness", seeds=1, faults=("exchange_master",))
+def forget_new_members(taps: Taps) -> None:
+    """A change of membership is not written down when it is applied."""
+    taps.replace(Membership, "apply", lambda self, verb, member: None)

@@ -25,7 +25,7 @@ def _operation(
     taps.replace(machine, "_OPERATIONS", changed)
 
 
-@mutant("namespace", "names are linearizable", seeds=6)
+@mutant("namespace", "names are linearizable", seeds=3, faults=("lose_answers", "repeat_requests"))
 def carry_out_every_request(taps: Taps) -> None:
     """A request that comes again is carried out again."""
 

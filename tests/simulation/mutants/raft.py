@@ -31,6 +31,14 @@ def _hasty_elections(taps: Taps) -> None:
     taps.replace(PreVote, "won", lambda self, term, others: True)
 
 
+def _colliding_elections(taps: Taps) -> None:
+    """Whoever misses the leader does so at the same time as the others."""
+    _hasty_elections(taps)
+    taps.replace(
+        Core, "_SyncObj__generateRaftTimeout", lambda self: self.limits.election_timeout_min_s
+    )
+
+
 # -- durability
 
 
@@ -88,10 +96,10 @@ def forget_the_term(taps: Taps) -> None:
 # -- elections
 
 
-@mutant("namespace", "raft.vote", "raft.leader", seeds=10)
+@mutant("namespace", "raft.vote", "raft.leader", seeds=2)
 def vote_twice(taps: Taps) -> None:
-    """Every candidate of a term gets the vote (elections are hasty, so that there are some)."""
-    _hasty_elections(taps)
+    """Every candidate of a term gets the vote (elections collide, so that there are some)."""
+    _colliding_elections(taps)
 
     def on_request(
         original: Callable[..., Message | None],
@@ -177,21 +185,6 @@ def count_what_was_sent(taps: Taps) -> None:
             self._core._SyncObj__raftMatchIndex[node] = message["entries"][-1][1]
 
     taps.around(PeerTransport, "_outgoing_entries", outgoing)
-
-
-@mutant("namespace", "raft.", "logs", seeds=10, faults=("isolate_leader",))
-def acknowledge_while_installing(taps: Taps) -> None:
-    """H3: a follower that installs a snapshot commits what it was not shown to have."""
-    taps.replace(
-        PeerTransport,
-        "_without_place",
-        lambda self, message: {
-            "type": "append_entries",
-            "term": message["term"],
-            "commit_index": message["commit_index"],
-            "serialized": None,
-        },
-    )
 
 
 @mutant("namespace", "raft.applied", "masters", "states", seeds=3)

@@ -6,13 +6,20 @@ import dataclasses
 from typing import Any
 
 from chunkserver.chain import Turn, Turns
+from chunkserver.quarantine import Quarantine
 from dfs.client.chunk_write import ChunkWriter
 from dfs.messages.metadata import ChunkLocation
 from dfs.runtime.current import current_env
 from master import reports
+from master.commands import ReplicaChange
+from master.deletions import Deletions
+from master.settling import Entry, Settling
+from master.state import replicas
+from master.state.transaction import Transaction
 from tests.simulation.mutants.kinds import mutant
 from tests.simulation.taps import Taps
 
+CHAINS = ("cut_chain", "kill_chunkserver")
 POWER = ("power_chunkserver", "power_chunkserver_at_sync")
 
 
@@ -51,3 +58,37 @@ def choose_ones_own_primary(taps: Taps) -> None:
 def believe_every_report(taps: Taps) -> None:
     """A replica that a returning server reports counts as current, whatever its version."""
     taps.replace(reports, "_in_order", lambda replica, chunk: True)
+
+
+@mutant("trees", "chunks.quarantine", seeds=5, faults=("rot", "bad_sectors"))
+def throw_damage_away(taps: Taps) -> None:
+    """What is set aside as damaged is deleted."""
+
+    def add_replica(self: Quarantine, path: str, handle: int, why: str) -> None:
+        self._env.disk.unlink(path)
+
+    taps.replace(Quarantine, "add_replica", add_replica)
+
+
+@mutant("blocks", "chunks.ahead", seeds=1, faults=CHAINS)
+def settle_at_a_version_of_ones_own(taps: Taps) -> None:
+    """The leader orders the next version of a chunk without having it committed."""
+
+    async def raised(self: Settling, entry: Entry, change: ReplicaChange) -> bool:
+        entry.unserved, entry.source = change.version + 1, None
+        return True
+
+    taps.replace(Settling, "_raise", raised)
+
+
+@mutant("blocks", "chunks.deleted", seeds=1, faults=CHAINS)
+def delete_what_is_referenced(taps: Taps) -> None:
+    """When a chunk's set changes, a replica that stays is noted for deletion as well."""
+
+    def change(transaction: Transaction, inode: int, index: int, chunk: Any, servers: Any) -> None:
+        original(transaction, inode, index, chunk, servers)
+        replicas.note_deletion(transaction, servers[0], chunk.handle)
+
+    original = replicas._change
+    taps.replace(replicas, "_change", change)
+    taps.replace(Deletions, "_may_join_again", lambda self, handle: False)

@@ -7,8 +7,9 @@ from typing import Any
 
 from dfs.client.session import Session
 from dfs.messages.operations import RemoveDirectory
+from master.janitor import Janitor
 from master.sessions import LiveSessions
-from master.state import records, sessions
+from master.state import queries, records, sessions
 from master.state.directories import enter, require_entry
 from master.state.transaction import Transaction
 from tests.simulation.mutants.kinds import mutant
@@ -65,3 +66,26 @@ def remove_full_directories(taps: Taps) -> None:
             victim.entries = entries
 
     _operation(taps, RemoveDirectory, removed)
+
+
+@mutant("sessions", "sessions.early", seeds=1, seconds=10.0)
+def end_sessions_too_early(taps: Taps) -> None:
+    """Sessions end after a fifth of their time to live."""
+
+    def init(original: Callable[..., None], self: LiveSessions, ttl_s: float) -> None:
+        original(self, ttl_s / 5)
+
+    taps.around(LiveSessions, "__init__", init)
+
+
+@mutant("orphans", "open files", "no error", seeds=2, faults=("kill_leader",))
+def reap_before_all_have_registered(taps: Taps) -> None:
+    """A new leader reaps before every session has said what it has open."""
+    taps.replace(LiveSessions, "all_registered", lambda self: True)
+
+    def restart(self: Janitor) -> None:
+        self._closed_since = dict.fromkeys(queries.orphans(self._tables, 100), -1000000000.0)
+        original(self)
+
+    original = Janitor.restart
+    taps.replace(Janitor, "restart", restart)

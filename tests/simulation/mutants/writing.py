@@ -11,6 +11,9 @@ from tests.simulation.mutants.kinds import mutant
 from tests.simulation.taps import Taps
 
 
+async def _nothing(*_: Any, **__: Any) -> None: ...
+
+
 @mutant("blackout", "reads", "logs", "blocks", seeds=2, faults=("blackout",))
 def sync_without_chunks(taps: Taps) -> None:
     """fsync returns when the data is on its replicas, not on their disks."""
@@ -26,3 +29,15 @@ def sync_without_chunks(taps: Taps) -> None:
 def forget_what_is_unsynced(taps: Taps) -> None:
     """fsync covers only what is still on its way."""
     taps.replace(Unsynced, "written", lambda self, location: None)
+
+
+@mutant("logs", "logs hold", seeds=1, seconds=10.0)
+def commit_before_the_data(taps: Taps) -> None:
+    """A flush does not wait for what is on its way."""
+    taps.replace(WriteBack, "_drain", _nothing)
+
+
+@mutant("trees", "trees", seeds=1)
+def overlook_own_writes(taps: Taps) -> None:
+    """Reads do not see what is still on its way from the same client."""
+    taps.replace(WriteBack, "overlay", lambda self, start, stop: [])
