@@ -96,6 +96,7 @@ class RaftMonitor:
                 self._check_vote(core, message["term"], core.id)
             elif kind == "response_vote":
                 self._check_vote(core, message["term"], peer)
+                self._check_loyalty(core, message["term"])
             elif kind == "append_entries":
                 self._check_leader(core.id, message["term"])
         return original(node, peer, message)
@@ -121,6 +122,18 @@ class RaftMonitor:
         if stored < term or (stored == term and vote != candidate):
             text = f"{name} votes for {candidate} in {term}, on disk are {stored}, {vote}"
             self._stage.broken("raft.vote", text)
+
+    def _check_loyalty(self, core: Core, term: int) -> None:
+        """No leader of an older term relies on the voter for its lease."""
+        for name, server in self._stage.cluster.running.items():
+            leader = server.raft._core
+            if leader is None or leader is core or not self._stage.world.is_alive(name):
+                continue
+            lease, echo = leader.lease, leader.lease._echoes.get(core.id, 0.0)
+            relies = leader.is_leader() and not lease._given_up and leader.raftCurrentTerm < term
+            if relies and echo > 0 and lease._clock.boottime() < echo + lease._length_s:
+                text = f"{core.env.name} votes in term {term}, {name} holds a lease of it"
+                self._stage.broken("raft.loyalty", text)
 
     # -- leaders
 

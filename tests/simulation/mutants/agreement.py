@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 from master import tables as names
 from master.raft import RaftNode, core, membership, snapshots
+from master.raft.election import PreVote
 from master.raft.formats import Message
 from master.raft.library import NumberedNode
 from master.raft.membership import Membership
 from master.raft.transport import PeerTransport
+from tests.simulation.arena import Arena
+from tests.simulation.faults import masters
+from tests.simulation.faults.kinds import last
 from tests.simulation.mutants.kinds import mutant
 from tests.simulation.mutants.raft import _colliding_elections, _without
 from tests.simulation.taps import Taps
@@ -39,6 +44,20 @@ def count_votes_twice(taps: Taps) -> None:
     taps.around(PeerTransport, "_outgoing_vote", outgoing)
     taps.replace(PeerTransport, "_counts", lambda self, node: True)
     _colliding_elections(taps)
+
+
+def _clients_stay(taps: Taps) -> None:
+    """A leader that is isolated is so from the other masters alone: clients still ask it."""
+
+    async def isolate(arena: Arena, chance: random.Random, name: str) -> None:
+        others = [other for other in arena.masters if other != name]
+        for other in others:
+            arena.world.partition(name, other)
+        await last(arena, chance)
+        for other in others:
+            arena.world.heal_between(name, other)
+
+    taps.replace(masters, "isolate", isolate)
 
 
 @mutant("namespace", "raft.answer", seeds=1, seconds=10.0)
@@ -75,3 +94,36 @@ def lose_sessions_on_snapshot(taps: Taps) -> None:
 def forget_new_members(taps: Taps) -> None:
     """A change of membership is not written down when it is applied."""
     taps.replace(Membership, "apply", lambda self, verb, member: None)
+
+
+@mutant("namespace", "liveness", "no error", seeds=3, faults=("isolate_follower",))
+def leave_the_deposed_alone(taps: Taps) -> None:
+    """H12: nobody tells an old leader that a later term has begun (somebody begins one in vain)."""
+
+    def post(
+        original: Callable[..., bool], self: PeerTransport, peer: int, message: Message
+    ) -> bool:
+        return message["type"] == "stale" or original(self, peer, message)
+
+    taps.around(PeerTransport, "post", post)
+    taps.replace(PreVote, "won", lambda self, term, others: True)
+
+
+@mutant(
+    "namespace",
+    "raft.applied",
+    seeds=3,
+    seconds=60.0,
+    masters=3,
+    knobs=LAGGING,
+    faults=("isolate_leader",),
+)
+def commit_beside_the_log(taps: Taps) -> None:
+    """H3: what carries no place in the log commits what was never compared."""
+
+    def without_place(_: PeerTransport, message: Message) -> Message:
+        fields = {name: message[name] for name in ("term", "commit_index")}
+        return {"type": "append_entries", "serialized": None, **fields}
+
+    taps.replace(PeerTransport, "_without_place", without_place)
+    _clients_stay(taps)

@@ -24,7 +24,7 @@ POWER = ("power_chunkserver", "power_chunkserver_at_sync")
 async def _nothing(*_: Any, **__: Any) -> None: ...
 
 
-@mutant("blocks", "chunks.ack", seeds=2)
+@mutant("blocks", "chunks.ack", seeds=1, seconds=10.0)
 def sync_nothing(taps: Taps) -> None:
     """A chunkserver says that it has synced, and has not."""
     taps.replace(Syncing, "sync", _nothing)
@@ -40,13 +40,13 @@ def acknowledge_before_the_tail(taps: Taps) -> None:
     taps.replace(Service, "_here_and_there", alone)
 
 
-@mutant("streams", "chunks.", "reads", "files", "replicas", seeds=10, faults=CHAINS)
+@mutant("logs", "chunks.read", "reads", "files", "replicas", seeds=4, faults=CHAINS)
 def serve_any_version(taps: Taps) -> None:
     """Reads and writes are served whatever version they name."""
     taps.replace(chain, "check_version", lambda handle, wanted, stamp: None)
 
 
-@mutant("logs", "replicas", "chunks.", "logs", "repair converges", seeds=10, faults=DEATHS)
+@mutant("logs", "chunks.settled", "replicas", seeds=3, faults=DEATHS)
 def settle_without_comparison(taps: Taps) -> None:
     """After a change of the set nothing of what was recently written is compared."""
 
@@ -69,7 +69,7 @@ def settle_from_a_loser(taps: Taps) -> None:
     taps.replace(settle_plan, "_badness", badness)
 
 
-@mutant("streams", "chunks.torn", seeds=10, faults=POWER)
+@mutant("streams", "chunks.torn", seeds=4, faults=POWER)
 def leave_torn_blocks(taps: Taps) -> None:
     """A block that a crash tore is not told from a damaged one."""
     taps.replace(reopening, "_settle_block", lambda replica, block: False)

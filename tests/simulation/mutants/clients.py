@@ -31,7 +31,7 @@ def close_without_a_flush(taps: Taps) -> None:
     taps.replace(WriteBack, "sync", _nothing)
 
 
-@mutant("turns", "files hold", seeds=5)
+@mutant("turns", "files hold", seeds=8)
 def keep_stale_pieces(taps: Taps) -> None:
     """What was read once is read from memory, whatever others have written since."""
     taps.replace(FileState, "_forget", lambda self: None)

@@ -104,7 +104,7 @@ def drop_one_chunk_too_many(taps: Taps) -> None:
     taps.replace(chunks, "_drop_from", dropped)
 
 
-@mutant("trees", "chunks.", "replicas", "trees", "reads", seeds=6)
+@mutant("blocks", "chunks.", seeds=2, faults=("cut_chain", "kill_chunkserver"))
 def keep_the_version(taps: Taps) -> None:
     """A chunk's version is not raised when a replica leaves the set."""
 

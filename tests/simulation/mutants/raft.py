@@ -19,8 +19,6 @@ from master.store import META, Store
 from tests.simulation.mutants.kinds import mutant
 from tests.simulation.taps import Taps
 
-RESTARTS = ("cut_two_masters", "kill_follower")
-
 
 def _nothing(*_: Any) -> None: ...
 
@@ -42,7 +40,7 @@ def _colliding_elections(taps: Taps) -> None:
 # -- durability
 
 
-@mutant("namespace", "raft.ack", "raft.vote", seeds=1)
+@mutant("namespace", "raft.ack", "raft.vote", seeds=1, seconds=10.0)
 def send_before_flush(taps: Taps) -> None:
     """Acknowledgements and votes leave before what they assert is on disk."""
 
@@ -114,27 +112,18 @@ def vote_twice(taps: Taps) -> None:
     taps.around(PeerTransport, "_on_request_vote", on_request)
 
 
-@mutant("streams", "raft.lease", seeds=10, faults=("cut_two_masters",))
+@mutant("logs", "raft.loyalty", "raft.lease", seeds=2, faults=("cut_two_masters",))
 def vote_beside_a_leader(taps: Taps) -> None:
     """H10: votes are given although a leader was heard just now."""
     _hasty_elections(taps)
 
 
-@mutant("streams", "raft.lease", seeds=20, faults=RESTARTS)
-def restart_without_loyalty(taps: Taps) -> None:
-    """H10: a master votes at once after a restart, though it may have just heard a leader."""
-
-    def init(original: Callable[..., None], self: Stickiness, *arguments: Any) -> None:
-        original(self, *arguments)
-        self._heard_at = -1e9
-
-    taps.around(Stickiness, "__init__", init)
-
-
 # -- leases
 
 
-@mutant("namespace", "raft.lease", seeds=5, faults=("isolate_leader",))
+@mutant(
+    "namespace", "raft.loyalty", "raft.lease", "raft.stale", seeds=2, faults=("isolate_leader",)
+)
 def lease_three_times_as_long(taps: Taps) -> None:
     """Reads are served from the leader's state for three times as long as followers are loyal."""
 
@@ -145,19 +134,19 @@ def lease_three_times_as_long(taps: Taps) -> None:
     taps.around(Lease, "__init__", init)
 
 
-@mutant("namespace", "raft.lease", "names are linearizable", seeds=5, faults=("isolate_leader",))
+@mutant("namespace", "raft.lease", "raft.stale", seeds=2, faults=("isolate_leader",))
 def read_without_a_lease(taps: Taps) -> None:
     """Whoever believes to lead serves reads."""
     taps.replace(Core, "has_lease", lambda self: self.serving())
 
 
-@mutant("namespace", "raft.", "names are linearizable", "masters", "no error", seeds=6)
+@mutant("namespace", "raft.", "names are linearizable", "masters", "no error", seeds=8)
 def lead_without_an_own_entry(taps: Taps) -> None:
     """A new leader serves before it knows all that was committed."""
     taps.replace(Core, "serving", lambda self: self.is_leader())
 
 
-@mutant("namespace", "raft.lease", seeds=20, faults=("transfer_leadership",))
+@mutant("namespace", "raft.loyalty", "raft.lease", seeds=4, faults=("transfer_leadership",))
 def keep_the_lease_while_handing_over(taps: Taps) -> None:
     """The lease is not given up before another master is told to take over."""
     taps.replace(Lease, "give_up", _nothing)

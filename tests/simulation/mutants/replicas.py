@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+from chunkserver import format as layout
 from chunkserver.chain import Turn, Turns
+from chunkserver.headers import Headers
 from chunkserver.quarantine import Quarantine
+from chunkserver.replica import Replica
+from chunkserver.syncing import Syncing
+from dfs.client import chunk_read
 from dfs.client.chunk_write import ChunkWriter
 from dfs.messages.metadata import ChunkLocation
 from dfs.runtime.current import current_env
@@ -92,3 +98,28 @@ def delete_what_is_referenced(taps: Taps) -> None:
     original = replicas._change
     taps.replace(replicas, "_change", change)
     taps.replace(Deletions, "_may_join_again", lambda self, handle: False)
+
+
+@mutant("blocks", "chunks.doubt", seeds=4, faults=("kill_chunkserver", *POWER))
+def believe_after_a_stop(taps: Taps) -> None:
+    """What a chunkserver finds after a crash counts as if it had been stopped in order."""
+    taps.replace(layout, "state_after_stop", lambda header, boot: header.state)
+
+
+@mutant("blocks", "chunks.intent", seeds=3)
+def announce_nothing(taps: Taps) -> None:
+    """The header does not say which blocks are about to change (replicas soon come to rest)."""
+
+    def init(original: Callable[..., None], self: Syncing, *arguments: Any) -> None:
+        original(self, *arguments)
+        self._rest_after_s = 1.0
+
+    taps.replace(Headers, "announce", lambda self, needed, *, appends: None)
+    taps.around(Syncing, "__init__", init)
+
+
+@mutant("streams", "files hold", seeds=6, faults=("rot",))
+def read_unverified(taps: Taps) -> None:
+    """Nobody compares what is read with its checksum."""
+    taps.replace(chunk_read, "verify", lambda *arguments: None)
+    taps.replace(Replica, "_edge", lambda *arguments: None)

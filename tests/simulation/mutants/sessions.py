@@ -49,7 +49,7 @@ def lose_the_session_quietly(taps: Taps) -> None:
     taps.around(Session, "lose", lose)
 
 
-@mutant("namespace", "names are linearizable", "fsck", seeds=2)
+@mutant("namespace", "names are linearizable", "fsck", seeds=4)
 def remove_full_directories(taps: Taps) -> None:
     """rmdir removes a directory with what is in it."""
 
