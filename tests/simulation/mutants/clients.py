@@ -10,6 +10,7 @@ from typing import Any
 from dfs.client.chunk_write import ChunkWriter
 from dfs.client.file_state import FileState
 from dfs.client.leader import Leader
+from dfs.client.read_cache import ReadCache
 from dfs.client.session import _Numbers
 from dfs.client.write_back import WriteBack
 from dfs.errors import Failure
@@ -34,6 +35,7 @@ def close_without_a_flush(taps: Taps) -> None:
 def keep_stale_pieces(taps: Taps) -> None:
     """What was read once is read from memory, whatever others have written since."""
     taps.replace(FileState, "_forget", lambda self: None)
+    taps.replace(ReadCache, "drop", lambda self, inode: None)
 
 
 @mutant("blocks", "reads see the last write", "blocks are whole", seeds=6)

@@ -179,21 +179,6 @@ def count_what_was_sent(taps: Taps) -> None:
     taps.around(PeerTransport, "_outgoing_entries", outgoing)
 
 
-@mutant("namespace", "raft.", "logs", seeds=10, faults=("isolate_leader",))
-def acknowledge_while_installing(taps: Taps) -> None:
-    """H3: a follower that installs a snapshot commits what it was not shown to have."""
-    taps.replace(
-        PeerTransport,
-        "_without_place",
-        lambda self, message: {
-            "type": "append_entries",
-            "term": message["term"],
-            "commit_index": message["commit_index"],
-            "serialized": None,
-        },
-    )
-
-
 @mutant("namespace", "raft.applied", "masters", "states", seeds=3)
 def apply_out_of_order(taps: Taps) -> None:
     """Two entries that are committed together are applied in the wrong order."""
