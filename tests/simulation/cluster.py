@@ -26,6 +26,7 @@ from master.sessions import LiveSessions
 from master.state import queries
 from master.state.records import key_number
 from tests.master.state import invariants
+from tests.simulation.violations import Violation
 
 KEY = b"the key of a simulated cluster"
 PORT = 7000
@@ -217,7 +218,9 @@ class SimCluster:
             indices = sorted(s.raft.applied_index for s in alive)
             if indices[0] == indices[-1] and self.leader():
                 digests = {queries.state_digest(s.tables) for s in alive}
-                assert len(digests) == 1, "masters at one applied index hold different states"
+                if len(digests) > 1:
+                    text = "at one applied index they hold different states"
+                    raise Violation("masters are equal", text)
                 return digests.pop()
             await self.world.clock.sleep(0.1)
 
@@ -290,14 +293,18 @@ class SimCluster:
         """Wait until orphans are reaped and replicas without a chunk are gone."""
         until_s = self.world.clock.monotonic() + timeout_s
         while due := self.housekeeping_due():
-            assert self.world.clock.monotonic() < until_s, f"never done: {due}"
+            if self.world.clock.monotonic() > until_s:
+                raise Violation("what is due is done", due)
             await self.world.clock.sleep(0.2)
 
     def check_invariants(self) -> None:
         """Every living master's state must be consistent in itself."""
         for name, server in sorted(self.running.items()):
             if self.world.is_alive(name):
-                invariants.check(server.tables)
+                try:
+                    invariants.check(server.tables)
+                except AssertionError as error:
+                    raise Violation("masters are sound", f"{name}: {error}") from error
 
     async def fsck(self, client: Client, *, deep: bool = False, inode: int = 0) -> Checked:
         """What `dfs fsck` finds."""
@@ -316,6 +323,8 @@ class SimCluster:
             return
         found = [await client.inspect(r.address, chunk.handle) for r in chunk.replicas]
         versions = [info.version for info in found]
-        assert set(versions) == {chunk.version}, f"{chunk} has versions {versions}"
+        if set(versions) != {chunk.version}:
+            raise Violation("replicas are equal", f"{chunk} has versions {versions}")
         contents = {(info.generation, info.length_bytes, info.digest) for info in found}
-        assert len(contents) == 1, f"{chunk} differs: {found}"
+        if len(contents) > 1:
+            raise Violation("replicas are equal", f"{chunk} differs: {found}")

@@ -38,7 +38,8 @@ class Job:
     def plan(self) -> Plan:
         planted = CATALOGUE.get(self.mutant)
         faults = planted.faults if planted is not None else ()
-        return draw(self.profile, self.seed, seconds=self.seconds, faults=faults)
+        plan = draw(self.profile, self.seed, seconds=self.seconds, faults=faults)
+        return plan if planted is None else planted.shaped(plan)
 
 
 @dataclass(frozen=True)

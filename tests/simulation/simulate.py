@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from itertools import count, cycle, islice
 
 from tests.simulation.faults import KINDS
-from tests.simulation.mutants import CATALOGUE
+from tests.simulation.mutants import CATALOGUE, Mutant
 from tests.simulation.profiles import PROFILES
 from tests.simulation.runner import Job, Result, run_all, run_here
 from tests.simulation.shrink import shrink
 
+SEEDS = 20
 MANY = 300  # seeds of all profiles, among which every kind of fault is due
 
 
@@ -42,7 +43,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/simulate", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="how many (20)")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"how many ({SEEDS})")
     parser.add_argument("--seed", type=_seed, metavar="S", help="just this one, or from it on")
     parser.add_argument("--minutes", type=float, metavar="M", help="new seeds for so long")
     parser.add_argument("--profile", choices=sorted(PROFILES), help="only this one (all in turn)")
@@ -53,7 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--log", action="store_true", help="show the log (with --seed)")
     parser.add_argument("--list", action="store_true", help="profiles, kinds of faults, mutants")
     arguments = parser.parse_args()
-    if min(arguments.seeds, arguments.jobs) < 1:
+    if arguments.jobs < 1 or (arguments.seeds is not None and arguments.seeds < 1):
         parser.error("--seeds and --jobs are 1 or more")
     return arguments
 
@@ -71,24 +72,35 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     names = [arguments.profile] if arguments.profile else sorted(PROFILES)
     if mutant is not None and not arguments.profile:
         names = [mutant.profile]
+    seconds = arguments.seconds
+    if mutant is not None and seconds is None:
+        seconds = mutant.seconds
     jobs = (
-        Job(name, first + number // len(names), arguments.seconds, arguments.mutant or "")
+        Job(name, first + number // len(names), seconds, arguments.mutant or "")
         for number, name in zip(count(), cycle(names), strict=False)
     )
     if arguments.minutes is not None:
         return jobs
-    only = len(names) if arguments.seed is not None else arguments.seeds
+    only = len(names) if arguments.seed is not None else _seeds(arguments, mutant)
     return islice(jobs, only)
+
+
+def _seeds(arguments: argparse.Namespace, mutant: Mutant | None) -> int:
+    if arguments.seeds is not None:
+        return int(arguments.seeds)
+    return SEEDS if mutant is None else mutant.seeds
 
 
 def _tell(results: Iterator[Result], arguments: argparse.Namespace) -> int:
     began, reach, failed, done, virtual_s = time.monotonic(), Counter[str](), 0, 0, 0.0
+    mutant, found = CATALOGUE.get(arguments.mutant or ""), 0
     for result in results:
         done, virtual_s = done + 1, virtual_s + result.virtual_s
         reach.update(result.reach)
         print(result.line, flush=True)
         if result.failure:
             failed += 1
+            found += mutant is not None and mutant.is_found(result.rule)
             print("\n".join(f"    {text}" for text in result.failure), flush=True)
             if arguments.shrink and not arguments.mutant:
                 print("\n".join(f"    {text}" for text in shrink(result.job)), flush=True)
@@ -98,8 +110,9 @@ def _tell(results: Iterator[Result], arguments: argparse.Namespace) -> int:
     wall_s = time.monotonic() - began
     rate = f"{virtual_s / wall_s:.0f} x real time, {60 * done / wall_s:.1f} seeds a minute"
     print(f"{virtual_s / 3600:.2f} virtual hours in {wall_s:.0f} s: {rate}", file=sys.stderr)
-    if arguments.mutant:
-        return int(failed == 0)
+    if mutant is not None:
+        print(f"{mutant.name} was found by {found} seeds, as a breach of {mutant.found_by}")
+        return int(found == 0)
     return int(failed > 0 or (unreached and not arguments.profile))
 
 

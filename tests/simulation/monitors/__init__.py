@@ -10,9 +10,11 @@ from typing import Protocol
 
 from tests.simulation.monitors.bounds import BoundsMonitor
 from tests.simulation.monitors.chunks import ChunkMonitor
+from tests.simulation.monitors.custody import CustodyMonitor
 from tests.simulation.monitors.leaks import LeakMonitor
 from tests.simulation.monitors.logs import LogMonitor
 from tests.simulation.monitors.raft import RaftMonitor
+from tests.simulation.monitors.sessions import SessionMonitor
 from tests.simulation.monitors.states import StateMonitor
 from tests.simulation.stage import Stage
 from tests.simulation.taps import Taps
@@ -33,7 +35,9 @@ class Monitor(Protocol):
 MONITORS: dict[str, type[Monitor]] = {
     "raft": RaftMonitor,
     "chunks": ChunkMonitor,
+    "custody": CustodyMonitor,
     "states": StateMonitor,
+    "sessions": SessionMonitor,
     "bounds": BoundsMonitor,
     "logs": LogMonitor,
     "leaks": LeakMonitor,  # the last, as it ends the servers

@@ -40,6 +40,7 @@ class RaftMonitor:
         self._applied: dict[int, int] = {}  # index -> digest of term and command
         self._believed: dict[tuple[int, int, int], int] = {}  # leader, term, peer -> match index
         # Of each waiter (held, so that its id stays its own): index and term of its entry.
+        self._answered = 0  # the highest index of a mutation that was answered
         self._waiters: dict[int, tuple[Waiter, tuple[int, int] | None]] = {}
         self._fetched: dict[str, int] = {}  # digest of the state that a node is to install
 
@@ -127,7 +128,16 @@ class RaftMonitor:
         if new == _LEADER:
             self._stage.reach["saw.elected"] += 1
             self._check_leader(core.id, core.raftCurrentTerm)
+            self._check_elected(core)
         original(core, old, new)
+
+    def _check_elected(self, core: Core) -> None:
+        """A majority has voted for it, or at least has said so."""
+        term, members = core.raftCurrentTerm, core.membership.present
+        votes = sum(self._votes.get((name_of(id), term)) == core.id for id in members)
+        if len(members) > 1 and 2 * votes <= len(members):
+            text = f"{core.env.name} leads in term {term} by {votes} of {len(members)} votes"
+            self._stage.broken("raft.elected", text)
 
     def _check_leader(self, id: int, term: int) -> None:
         first = self._leaders.setdefault(term, id)
@@ -161,6 +171,9 @@ class RaftMonitor:
         allowed = original(node)
         if allowed:
             self._stage.reach["saw.lease"] += 1
+            if node.applied_index < self._answered:
+                text = f"{node._env.name} serves reads at {node.applied_index}"
+                self._stage.broken("raft.stale", f"{text}, {self._answered} is answered")
             for name, server in self._stage.cluster.running.items():
                 other = server.raft
                 if other is not node and self._stage.world.is_alive(name) and original(other):
@@ -181,6 +194,9 @@ class RaftMonitor:
             self._check_majority("raft.applied", node, index, term)
         elif known != digest:
             text = f"{name} applies another entry {index} than others did"
+            self._stage.broken("raft.applied", text)
+        if (at := applied_index(node._store)) != index - 1:
+            text = f"{name} applies entry {index} to a state at {at}"
             self._stage.broken("raft.applied", text)
         original(node, command, index, term)
 
@@ -239,6 +255,7 @@ class RaftMonitor:
         if place is None:
             self._stage.broken("raft.answer", f"{name} answers what it never put in its log")
         self._check_majority("raft.answer", self._stage.cluster.running[name].raft, *place)
+        self._answered = max(self._answered, place[0])
 
     # -- snapshots
 

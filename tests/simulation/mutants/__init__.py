@@ -6,7 +6,27 @@ Their own modules, by area, register them when they are imported.
 
 from __future__ import annotations
 
-from tests.simulation.mutants import chunks, clients, metadata, raft
+from tests.simulation.mutants import (
+    agreement,
+    chunks,
+    clients,
+    metadata,
+    raft,
+    replicas,
+    sessions,
+    writing,
+)
 from tests.simulation.mutants.kinds import CATALOGUE, Mutant
 
-__all__ = ["CATALOGUE", "Mutant", "chunks", "clients", "metadata", "raft"]
+__all__ = [
+    "CATALOGUE",
+    "Mutant",
+    "agreement",
+    "chunks",
+    "clients",
+    "metadata",
+    "raft",
+    "replicas",
+    "sessions",
+    "writing",
+]

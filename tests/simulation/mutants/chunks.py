@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from chunkserver import chain, reopening, settling
+from chunkserver.fencing import Fencing
 from chunkserver.service import Service
+from chunkserver.store import Entry
 from chunkserver.syncing import Syncing
+from dfs.messages.chunks import EndSettling
 from master import settle_plan
 from master.settle_plan import Member
 from tests.simulation.mutants.kinds import mutant
@@ -45,7 +49,13 @@ def serve_any_version(taps: Taps) -> None:
 @mutant("logs", "replicas", "chunks.", "logs", "repair converges", seeds=10, faults=DEATHS)
 def settle_without_comparison(taps: Taps) -> None:
     """After a change of the set nothing of what was recently written is compared."""
+
+    async def serve(original: Any, self: Fencing, entry: Entry, message: EndSettling) -> None:
+        length, digest = await self._store.run(entry, lambda r: (r.length_bytes, r.digest()))
+        await original(self, entry, replace(message, length_bytes=length, digest=digest))
+
     taps.replace(settling, "missing", lambda own, peer: [])
+    taps.around(Fencing, "_serve", serve)
 
 
 @mutant("blocks", "reads", "chunks.", "no error", seeds=3, faults=POWER)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from tests.simulation.plan import Plan
 from tests.simulation.taps import Taps
 
 Plant = Callable[[Taps], None]
@@ -16,7 +19,7 @@ class Mutant:
 
     One of the seeds 0 to `seeds` - 1 of `profile` finds it, run for `seconds`, by one of the rules
     `found_by` (beginnings of their names). `faults`: kinds that strike, in place of those that the
-    seed would choose, for what shows only under them.
+    seed would choose, for what shows only under them; `knobs` and `masters` likewise.
     """
 
     name: str
@@ -27,6 +30,17 @@ class Mutant:
     seconds: float = 30.0
     found_by: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    masters: int = 0  # 0: as many as the seed says
+
+    def is_found(self, rule: str) -> bool:
+        """Whether a run that broke that rule ("": none) has found it, not something else."""
+        return rule.startswith(self.found_by)
+
+    def shaped(self, plan: Plan) -> Plan:
+        """A seed's plan as it takes to find this."""
+        knobs = dataclasses.replace(plan.knobs, **self.knobs)
+        return dataclasses.replace(plan, knobs=knobs, masters=self.masters or plan.masters)
 
 
 CATALOGUE: dict[str, Mutant] = {}
@@ -38,13 +52,17 @@ def mutant(
     seeds: int = 3,
     seconds: float = 30.0,
     faults: tuple[str, ...] = (),
+    knobs: Mapping[str, Any] | None = None,
+    masters: int = 0,
 ) -> Callable[[Plant], Plant]:
     """Register the function under its own name; its docstring says what it breaks."""
 
     def register(plant: Plant) -> Plant:
         name, about = plant.__name__, (plant.__doc__ or "").splitlines()[0]
         assert name not in CATALOGUE, name
-        CATALOGUE[name] = Mutant(name, about, plant, profile, seeds, seconds, found_by, faults)
+        CATALOGUE[name] = Mutant(
+            name, about, plant, profile, seeds, seconds, found_by, faults, knobs or {}, masters
+        )
         return plant
 
     return register

@@ -31,6 +31,14 @@ def _hasty_elections(taps: Taps) -> None:
     taps.replace(PreVote, "won", lambda self, term, others: True)
 
 
+def _colliding_elections(taps: Taps) -> None:
+    """Whoever misses the leader does so at the same time as the others."""
+    _hasty_elections(taps)
+    taps.replace(
+        Core, "_SyncObj__generateRaftTimeout", lambda self: self.limits.election_timeout_min_s
+    )
+
+
 # -- durability
 
 
@@ -88,10 +96,10 @@ def forget_the_term(taps: Taps) -> None:
 # -- elections
 
 
-@mutant("namespace", "raft.vote", "raft.leader", seeds=10)
+@mutant("namespace", "raft.vote", "raft.leader", seeds=2)
 def vote_twice(taps: Taps) -> None:
-    """Every candidate of a term gets the vote (elections are hasty, so that there are some)."""
-    _hasty_elections(taps)
+    """Every candidate of a term gets the vote (elections collide, so that there are some)."""
+    _colliding_elections(taps)
 
     def on_request(
         original: Callable[..., Message | None],
