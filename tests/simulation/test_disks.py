@@ -77,7 +77,8 @@ def test_a_master_that_starts_on_a_disk_that_refuses_ends_and_says_so(
         world.restart(name)
         while world.is_alive(name):
             await world.clock.sleep(0.2)
-        assert ("fatal" in world.endings[-1][1]) and "EIO" not in world.endings[-1][1]
+        assert world.endings[-1] == (name, world.endings[-1][1])
+        assert world.endings[-1][1].startswith("fatal")
         world.disk(name).repair()
         world.restart(name)
         await cluster.until_agreed()
