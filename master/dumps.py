@@ -67,7 +67,10 @@ class Dumps:
 
     async def run(self) -> None:
         """Make a snapshot whenever one is due, for as long as this master lives."""
-        await self._env.run_blocking(self._prepare, "dump")
+        try:
+            await self._env.run_blocking(self._prepare, "dump")
+        except OSError as error:  # of the disk: it shows again with each dump
+            log.error("%s: %s cannot be tidied: %s", self._env.name, self._directory, error)
         async with trio.open_nursery() as self._nursery:
             interval_s = self._limits.snapshot_interval_s
             while interval_s:

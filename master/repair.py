@@ -137,6 +137,7 @@ class Repair:
         """Something has changed that may make work: judge anew."""
         self._assessed_at = self._walk_at = 0.0
         self._fruitless = 0
+        self._resting.end(self._now())
         self._wake.set()
 
     def look_at(self, handle: int) -> None:

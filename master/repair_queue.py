@@ -149,6 +149,11 @@ class Resting:
         if avoid is not None:
             rest.avoid = (*rest.avoid[-2:], avoid)
 
+    def end(self, now: float) -> None:
+        """Somebody is back: try all of them again, and go on doubling if that is in vain."""
+        for rest in self._rests.values():
+            rest.until = min(rest.until, now)
+
     def forget(self, handle: int) -> None:
         """All is well with it."""
         self._rests.pop(handle, None)

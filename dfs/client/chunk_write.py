@@ -59,7 +59,8 @@ class _Series:
     redialled: bool = False
     timeouts: int = 0
     mismatches: int = 0
-    stale_since: float | None = None
+    stale_version: int = -1  # the one for which the servers said so last, and since when
+    stale_since: float = 0.0
     # By server and version of the chunk: why it could not sync.
     unsynced: dict[tuple[int, int], Failure] = field(default_factory=dict)
 
@@ -338,8 +339,8 @@ class ChunkWriter:
         if await self._locations.refetch(location):
             return True
         now = self._services.env.clock.monotonic()
-        if series.stale_since is None:
-            series.stale_since = now
+        if series.stale_version != location.version:  # the chunk has gone on: a new wait
+            series.stale_version, series.stale_since = location.version, now
         overdue = now - series.stale_since >= self._services.limits.data_timeout_s
         if failure.code is Code.NO_REPLICA or overdue:
             return await self._drop(location, failure)

@@ -231,9 +231,7 @@ class RaftNode:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part until cancelled."""
         current_env.set(self._env)
-        membership.claim(self._store, self._env)
-        await self._env.run_blocking(self._source.remove_leftovers, "snapshot")
-        await self._store.flush(self._env)
+        await self._prepare_disk()
         async with trio.open_nursery() as self._nursery:
             self._begin()
             self.links.start(self._nursery)
@@ -242,6 +240,14 @@ class RaftNode:
                 self._wake = trio.Event()
                 await self._step()
                 await self._rest()
+
+    async def _prepare_disk(self) -> None:
+        membership.claim(self._store, self._env)
+        try:
+            await self._env.run_blocking(self._source.remove_leftovers, "snapshot")
+            await self._store.flush(self._env)
+        except (OSError, Failure) as error:
+            self._env.fatal(f"the disk of {self._config.data_dir} refuses changes: {error}")
 
     def _begin(self) -> None:
         if membership.founding(self._store):

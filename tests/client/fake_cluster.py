@@ -21,6 +21,7 @@ from dfs.config import ClientLimits, Rpc
 from dfs.errors import Code, Failure
 from dfs.layout import ROOT_INODE
 from dfs.messages import metadata as md
+from dfs.messages.cluster import GetMasters, Masters
 from dfs.messages.common import ROOT, Attributes, Done, Refused
 from dfs.messages.operations import AllocateChunks, Create, DropReplicas, SetAttributes
 from dfs.rpc import Endpoint, Handlers, Identity, Request, serve
@@ -80,6 +81,7 @@ class FakeMasters:
         answers: dict[type, Callable[[Any], Any]] = {
             md.OpenSession: self._open_session,
             md.KeepSession: lambda m: self._alive(m.session),
+            GetMasters: lambda m: Masters(tuple(self.addresses)),
             md.CloseSession: self._close_session,
             md.RegisterOpens: self._register,
             md.OpenInode: self._open,

@@ -20,4 +20,17 @@ class Regression:
     found: str
 
 
-REGRESSIONS: tuple[Regression, ...] = ()
+REGRESSIONS: tuple[Regression, ...] = (
+    Regression(
+        Job("trees", 300, 60.0),
+        "a server that had to leave a chunk was refused for two minutes, where there was no other",
+    ),
+    Regression(
+        Job("streams", 1009, 60.0),
+        "a master whose disk refused changes at the start ended with a traceback",
+    ),
+    Regression(
+        Job("turns", 6, 30.0),
+        "wall clocks that were set back kept deletions and repair waiting until they had caught up",
+    ),
+)

@@ -64,3 +64,23 @@ def test_what_a_failed_sync_lost_is_not_taken_for_durable_after_a_restart(
                 assert data_on(cluster, name)[:SIZE] == content(2, SIZE)
 
     simulate(tmp_path, scenario, seed)
+
+
+def test_a_master_that_starts_on_a_disk_that_refuses_ends_and_says_so(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("refuses|the disk of|cannot be tidied|the Raft log|not vacant|lost")
+
+    async def scenario(cluster: SimCluster) -> None:
+        world, name = cluster.world, "master-1"
+        world.disk(name).fail("/data", errno.EIO, "write")
+        world.restart(name)
+        while world.is_alive(name):
+            await world.clock.sleep(0.2)
+        assert world.endings[-1] == (name, world.endings[-1][1])
+        assert world.endings[-1][1].startswith("fatal")
+        world.disk(name).repair()
+        world.restart(name)
+        await cluster.until_agreed()
+
+    simulate(tmp_path, scenario)

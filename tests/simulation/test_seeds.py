@@ -17,8 +17,8 @@ from tests.simulation.profiles import PROFILES, draw
 from tests.simulation.regressions import REGRESSIONS, Regression
 from tests.simulation.runner import Job, run_here
 
-FIXED, DATED = 6, 4  # seeds of each profile
-SECONDS = 40.0
+FIXED, DATED = 5, 4  # seeds of each profile
+SECONDS = 30.0
 TODAY = int(f"{datetime.datetime.now(datetime.UTC):%Y%m%d}") * 1000
 
 

@@ -44,6 +44,7 @@ WARNINGS = (
     "chunkserver.fetching",
     "chunkserver.lineage",
     "chunkserver.listing",
+    "chunkserver.members",
     "chunkserver.service",
     "chunkserver.settling",
     "chunkserver.verify",

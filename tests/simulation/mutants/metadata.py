@@ -54,7 +54,7 @@ def ask_the_clock_while_applying(taps: Taps) -> None:
 
 @mutant("namespace", "names are linearizable", seeds=2)
 def ignore_exclusive(taps: Taps) -> None:
-    """open(O_CREAT|O_EXCL) opens what is there."""
+    """open with O_CREAT and O_EXCL opens what is there."""
 
     def create(original: Callable[..., Any], transaction: Transaction, operation: Create) -> Any:
         return original(transaction, dataclasses.replace(operation, exclusive=False))
