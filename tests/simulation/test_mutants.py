@@ -20,9 +20,13 @@ AT_LEAST = 25
 # Found by seed 0 within a few virtual seconds, each by another rule or another workload.
 QUICK = (
     "acknowledge_before_the_tail",
+    "announce_nothing",
     "apply_out_of_order",
     "ask_the_clock_while_applying",
+    "choose_ones_own_primary",
+    "count_votes_twice",
     "count_what_was_sent",
+    "end_sessions_too_early",
     "forget_the_vote",
     "ignore_exclusive",
     "lease_three_times_as_long",
