@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.conftest import ExpectedLogs
+from tests.marks import always
 from tests.simulation.profiles import PROFILES
 from tests.simulation.runner import Job, run_here
 
@@ -29,7 +30,7 @@ def test_a_seed_is_replayed_exactly(profile: str, expected_logs: ExpectedLogs) -
     )
 
 
-@pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.parametrize("profile", always(PROFILES, "blocks", "members", "trees"))
 def test_the_output_does_not_depend_on_hashing(profile: str) -> None:
     command = [sys.executable, "-m", "tests.simulation.simulate", "--seed", str(SEED)]
     command += ["--profile", profile, "--seconds", str(SECONDS), "--no-shrink"]

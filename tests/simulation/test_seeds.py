@@ -17,7 +17,7 @@ from tests.simulation.profiles import PROFILES, draw
 from tests.simulation.regressions import REGRESSIONS, Regression
 from tests.simulation.runner import Job, run_here
 
-FIXED, DATED = 5, 4  # seeds of each profile
+FIXED, DATED = 4, 3  # seeds of each profile
 SECONDS = 30.0
 TODAY = int(f"{datetime.datetime.now(datetime.UTC):%Y%m%d}") * 1000
 
