@@ -66,7 +66,7 @@ class Blocks:
                 await self._read("observer", observer, inode, offset)
         for register, ops in registers.grouped(self._stage.history.of(WRITE, READ)).items():
             writes = [op for op in ops if op.action == WRITE]
-            reads = [op for op in ops if op.action == READ]
+            reads = [op for op in ops if op.action == READ and op.answer is not None]
             self._stage.reach["checked.reads"] += len(reads)
             for misread in registers.misreads(writes, reads, ZEROS):
                 around = [misread.read, *filter(None, (misread.write, misread.replaced_by))]
@@ -100,11 +100,17 @@ class Blocks:
                 await file.close()
             op.answer = self._value(data, who, inode, offset)
 
-    def _value(self, data: bytes, who: str, inode: int, offset: int) -> bytes:
-        """What all of the block repeats; bytes beyond the end of the file are zeros."""
+    def _value(self, data: bytes, who: str, inode: int, offset: int) -> bytes | None:
+        """What all of the block repeats; bytes beyond the end of the file are zeros.
+
+        None: torn, as a write may be that was under way when all servers lost their power.
+        """
         data = data.ljust(SIZE, b"\0")
         value = data[: len(ZEROS)]
         if value * (SIZE // len(value)) != data:
+            if self._powerless:
+                self._stage.reach["blocks.torn"] += 1
+                return None
             parts = dict.fromkeys(data[i : i + len(value)] for i in range(0, SIZE, len(value)))
             text = f"{who} reads a mixture at {offset} of inode {inode}: {list(parts)[:4]}"
             self._stage.broken("blocks are whole", text)
