@@ -10,6 +10,7 @@ import trio
 from trio._core._run import Runner
 
 from dfs.runtime import Env
+from dfs.runtime.current import current_env
 from dfs.runtime.network import send_all
 from dfs.runtime.sim import World
 from tests.runtime.test_sim_world import ADDRESS, joined, received
@@ -241,3 +242,21 @@ def test_a_failed_disk_says_so() -> None:
     world.disk("node").fail("/", errno.EIO, "write")
     with pytest.raises(OSError, match="Input/output error"):
         disk.open("/file", write=True, create=True)
+
+
+def test_who_watches_is_not_held_back_by_a_node_named_in_the_context_around() -> None:
+    """As by a test that ran before in this process, and made itself a node."""
+    world = World(1)
+    token = current_env.set(World(2).env("node"))
+
+    async def main() -> float:
+        world.spawn("node", Ticking(world).run)
+        world.pause("node")
+        await world.clock.sleep(1.0)
+        world.resume("node")
+        return world.clock.monotonic()
+
+    try:
+        assert world.run(main) == pytest.approx(1.0)
+    finally:
+        current_env.reset(token)

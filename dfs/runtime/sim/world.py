@@ -8,10 +8,12 @@ age, the seed shuffles it).
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import outcome
@@ -75,7 +77,9 @@ class World:
         trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
         trio_run._r.seed(f"{self.seed}/scheduler")
         self.timeline.limit_s = limit_s
-        result = trio.run(self._run, main, clock=self.timeline.clock)
+        # In a context of its own: the caller may be a node, whose pauses would hold `main` back.
+        begin = partial(trio.run, self._run, main, clock=self.timeline.clock)
+        result: outcome.Maybe[T] = contextvars.Context().run(begin)
         if self._failure is not None:
             raise self._failure
         return result.unwrap()
