@@ -37,6 +37,7 @@ from dfs.runtime.network import Buffer
 
 log = logging.getLogger(__name__)
 
+STALE_AGAIN = 0.125  # of the timeout, for versions after the first that does not come to serve
 KEPT_WHEN_FULL = 2  # replicas that must remain when one leaves for want of space
 
 _LINK_FAILED = (
@@ -59,7 +60,8 @@ class _Series:
     redialled: bool = False
     timeouts: int = 0
     mismatches: int = 0
-    stale_version: int = -1  # the one for which the servers said so last, and since when
+    stale_first: float | None = None  # when the servers first said so, of whatever version
+    stale_version: int = -1  # the one for which they said so last, and since when
     stale_since: float = 0.0
     # By server and version of the chunk: why it could not sync.
     unsynced: dict[tuple[int, int], Failure] = field(default_factory=dict)
@@ -339,9 +341,14 @@ class ChunkWriter:
         if await self._locations.refetch(location):
             return True
         now = self._services.env.clock.monotonic()
+        if series.stale_first is None:
+            series.stale_first = now
         if series.stale_version != location.version:  # the chunk has gone on: a new wait
             series.stale_version, series.stale_since = location.version, now
-        overdue = now - series.stale_since >= self._services.limits.data_timeout_s
+        wait_s = self._services.limits.data_timeout_s
+        if now - series.stale_first >= wait_s:  # a short one: the writer has waited long enough
+            wait_s *= STALE_AGAIN
+        overdue = now - series.stale_since >= wait_s
         if failure.code is Code.NO_REPLICA or overdue:
             return await self._drop(location, failure)
         return False
