@@ -160,7 +160,7 @@ class Control:
     async def _remember(self, addresses: tuple[str, ...]) -> None:
         if (await self._known_masters()).learn(addresses):
             log.info("%s: the masters are %s", self._env.name, ", ".join(addresses))
-        await self._env.run_blocking(partial(self._members.write, addresses), "members")
+            await self._env.run_blocking(partial(self._members.write, addresses), "members")
 
     def _learn(self, error: Failure, address: str) -> None:
         if error.code is Code.NOT_LEADER:
@@ -229,7 +229,7 @@ class Control:
             await self._env.clock.sleep(self._board.heartbeat_s)  # many at a time
             unreported += self._store.take_created()
             if self._env.clock.monotonic() >= joining_due:
-                joining_due += every_s
+                joining_due = self._env.clock.monotonic() + every_s
                 unreported += [h for h in self._store.joining() if h not in self._fetching]
             if await self._report_new(connection, unreported):
                 unreported = []

@@ -23,24 +23,19 @@ class MembersFile:
 
     def __init__(self, env: Env, directories: tuple[str, ...]) -> None:
         self._env, self._directories = env, directories
-        self._written: tuple[str, ...] = ()
 
     def read(self) -> tuple[str, ...]:
         """What the first disk that knows any remembers."""
-        self._written = next(filter(None, map(self._stored, self._directories)), ())
-        return self._written
+        return next(filter(None, map(self._stored, self._directories)), ())
 
     def write(self, addresses: tuple[str, ...]) -> None:
-        """Remember them on every disk that works, if they are others than last time."""
-        if addresses == self._written:
-            return
+        """Remember them on every disk that works."""
         content = "\n".join((_MAGIC, *addresses, "")).encode()
         for directory in self._directories:
             try:
                 self._env.disk.write_file(f"{directory}/{_NAME}", content)
             except OSError as error:
                 log.warning("%s: %s/%s not written: %s", self._env.name, directory, _NAME, error)
-        self._written = addresses
 
     def _stored(self, directory: str) -> tuple[str, ...]:
         path = f"{directory}/{_NAME}"

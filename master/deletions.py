@@ -114,6 +114,8 @@ class Deletions:
         self, server: int, page: tuple[tuple[int, int], ...], walk: Walk, grace_s: float
     ) -> tuple[int, ...]:
         """Those whose grace is over."""
+        if len(self._ahead) >= AHEAD_MAX:
+            self._forget_taken_back(grace_s)
         due = []
         for handle, noted_ns in page:
             if self._notes.is_copying(server, handle) or self._may_join_again(handle):
@@ -134,6 +136,11 @@ class Deletions:
         if place not in self._ahead and len(self._ahead) < AHEAD_MAX:
             self._ahead[place] = now
         return now - self._ahead.get(place, inf) >= grace_s
+
+    def _forget_taken_back(self, grace_s: float) -> None:
+        """Make room: notes that are not carried out long after their grace are there no more."""
+        since = self._env.clock.boottime() - 2 * grace_s
+        self._ahead = {place: at for place, at in self._ahead.items() if at > since}
 
     def _offset_ns(self) -> int:
         return self._env.clock.wall_ns() - int(self._env.clock.boottime() * NS)

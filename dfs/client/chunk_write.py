@@ -12,6 +12,8 @@ When whole servers are in doubt:
   without what it had only in its page cache, and then has nothing to sync.
 - A sync that failed at a disk is not made good by one that succeeds there later: the first may have
   lost what the second then finds nothing of. Unless the chunk's replicas change, it is an error.
+- A version that does not come to serve is waited for: the first for the whole timeout, later ones
+  for a part of it, lest the writer undo what repair has just done.
 - A full disk leaves the set only while two replicas remain; otherwise the writer gets ENOSPC.
 """
 

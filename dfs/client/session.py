@@ -345,7 +345,8 @@ class Session:
         try:
             await self._leader.learn_masters()
         except Failure as failure:
-            log.warning("%s: who the masters are: %s", self._env.name, failure.message)
+            # Asked again before long; that no leader answers, the sign of life tells.
+            log.debug("%s: who the masters are: %s", self._env.name, failure.message)
 
     async def _keep_alive(self) -> None:
         """Registering the open inodes is the sign of life.

@@ -194,7 +194,7 @@ class SnapshotPiece:
     digest: int  # xxh3_64 of the whole file
 
 
-# -- operators
+# -- whoever looks for the leader
 
 
 @message(163)
@@ -207,6 +207,9 @@ class Masters:
     """The present members' addresses, in the order of their ids."""
 
     addresses: tuple[str, ...]
+
+
+# -- operators
 
 
 @message(170)
