@@ -12,10 +12,11 @@ from collections import Counter
 import pytest
 
 from tests.conftest import ExpectedLogs
+from tests.simulation import report
 from tests.simulation.faults import KINDS
 from tests.simulation.profiles import PROFILES, draw
 from tests.simulation.regressions import REGRESSIONS, Regression
-from tests.simulation.runner import Job, run_here
+from tests.simulation.runner import Job, run_here, run_plan
 
 FIXED, DATED = 4, 3  # seeds of each profile
 SECONDS = 30.0
@@ -42,10 +43,11 @@ def test_a_seed_of_the_day_holds(profile: str, number: int, expected_logs: Expec
     _hold(Job(profile, TODAY + number, SECONDS))
 
 
-@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda r: f"{r.job.profile}-{r.job.seed}")
-def test_a_seed_that_once_failed_holds(regression: Regression, expected_logs: ExpectedLogs) -> None:
+@pytest.mark.parametrize("regression", REGRESSIONS, ids=lambda r: r.name)
+def test_a_plan_that_once_failed_holds(regression: Regression, expected_logs: ExpectedLogs) -> None:
     expected_logs("")
-    _hold(regression.job)
+    outcome = run_plan(regression.plan)
+    assert outcome.failure is None, "\n".join(report.failure(outcome))
 
 
 def test_the_fixed_seeds_plan_every_kind_of_fault() -> None:

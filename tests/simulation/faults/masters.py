@@ -39,6 +39,20 @@ async def isolate_leader(arena: Arena, chance: random.Random) -> None:
 
 
 @kind("masters")
+async def cut_leader_from_masters(arena: Arena, chance: random.Random) -> None:
+    """Clients and chunkservers still reach it; perhaps it still hears the others, or they it."""
+    leader = arena.leader()
+    way = chance.choice(("both", "both", "in", "out"))
+    others = [name for name in arena.masters if name != leader]
+    for other in others:
+        pair = (other, leader) if way == "in" else (leader, other)
+        arena.world.partition(*pair, one_way=way != "both")
+    await last(arena, chance)
+    for other in others:
+        arena.world.heal_between(leader, other)
+
+
+@kind("masters")
 async def isolate_follower(arena: Arena, chance: random.Random) -> None:
     await isolate(arena, chance, arena.follower(chance))
 

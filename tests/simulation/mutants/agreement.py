@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +12,6 @@ from master.raft.formats import Message
 from master.raft.library import NumberedNode
 from master.raft.membership import Membership
 from master.raft.transport import PeerTransport
-from tests.simulation.arena import Arena
-from tests.simulation.faults import masters
-from tests.simulation.faults.kinds import last
 from tests.simulation.mutants.kinds import mutant
 from tests.simulation.mutants.raft import _colliding_elections, _without
 from tests.simulation.taps import Taps
@@ -44,20 +40,6 @@ def count_votes_twice(taps: Taps) -> None:
     taps.around(PeerTransport, "_outgoing_vote", outgoing)
     taps.replace(PeerTransport, "_counts", lambda self, node: True)
     _colliding_elections(taps)
-
-
-def _clients_stay(taps: Taps) -> None:
-    """A leader that is isolated is so from the other masters alone: clients still ask it."""
-
-    async def isolate(arena: Arena, chance: random.Random, name: str) -> None:
-        others = [other for other in arena.masters if other != name]
-        for other in others:
-            arena.world.partition(name, other)
-        await last(arena, chance)
-        for other in others:
-            arena.world.heal_between(name, other)
-
-    taps.replace(masters, "isolate", isolate)
 
 
 @mutant("namespace", "raft.answer", seeds=1, seconds=10.0)
@@ -116,7 +98,7 @@ def leave_the_deposed_alone(taps: Taps) -> None:
     seconds=60.0,
     masters=3,
     knobs=LAGGING,
-    faults=("isolate_leader",),
+    faults=("cut_leader_from_masters",),
 )
 def commit_beside_the_log(taps: Taps) -> None:
     """H3: what carries no place in the log commits what was never compared."""
@@ -126,4 +108,3 @@ def commit_beside_the_log(taps: Taps) -> None:
         return {"type": "append_entries", "serialized": None, **fields}
 
     taps.replace(PeerTransport, "_without_place", without_place)
-    _clients_stay(taps)
