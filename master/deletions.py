@@ -128,8 +128,7 @@ class Deletions:
         return tuple(due)
 
     def _is_over(self, server: int, handle: int, noted_ns: int, grace_s: float) -> bool:
-        now, place = self._env.clock.boottime(), (server, handle)
-        now_ns = min(self._env.clock.wall_ns(), self._wall_of_boot_ns + int(now * NS))
+        now, place, now_ns = self._env.clock.boottime(), (server, handle), self._now_ns()
         if noted_ns <= now_ns:
             self._ahead.pop(place, None)
             return noted_ns + int(grace_s * NS) <= now_ns
@@ -141,6 +140,11 @@ class Deletions:
         """Make room: notes that are not carried out long after their grace are there no more."""
         since = self._env.clock.boottime() - 2 * grace_s
         self._ahead = {place: at for place, at in self._ahead.items() if at > since}
+
+    def _now_ns(self) -> int:
+        """The wall clock, without what it has been set forward since this leader began."""
+        passed_ns = int(self._env.clock.boottime() * NS)
+        return min(self._env.clock.wall_ns(), self._wall_of_boot_ns + passed_ns)
 
     def _offset_ns(self) -> int:
         return self._env.clock.wall_ns() - int(self._env.clock.boottime() * NS)
@@ -155,6 +159,6 @@ class Deletions:
 
         No longer than a grace, whatever becomes of the wall clock meanwhile.
         """
-        age_s = max(0.0, (self._env.clock.wall_ns() - walk.oldest_ns) / NS)
+        age_s = max(0.0, (self._now_ns() - walk.oldest_ns) / NS)
         left_s = grace_s - (age_s if walk.oldest_ns else 0.0)
         return self._env.clock.boottime() + max(0.0, left_s)

@@ -70,7 +70,7 @@ class Janitor:
         while True:
             await self._rest()
             while self._raft.may_read() and await self._pass():
-                pass
+                await trio.lowlevel.checkpoint()  # a pass may only look, and others wait
 
     async def _rest(self) -> None:
         idle = self._limits.session_ttl_s

@@ -57,3 +57,17 @@ def test_notes_that_were_taken_back_do_not_keep_others_out_for_ever() -> None:
         assert deletions.due(AHEAD_MAX + 1) == (AHEAD_MAX + 1,)
 
     world.run(main)
+
+
+def test_who_was_set_forward_rests_as_long_as_nothing_becomes_due() -> None:
+    world = World(1, drift=0.0)
+
+    async def main() -> None:
+        deletions = Lonely(world)
+        walk, noted_ns = Walk(), deletions.env.clock.wall_ns()
+        world.jump_wall("master", 2 * GRACE_S)
+        assert deletions._due(SERVER, ((7, noted_ns),), walk, GRACE_S) == ()
+        rest_s = deletions._rest_until(walk, GRACE_S) - deletions.env.clock.boottime()
+        assert 0.9 * GRACE_S < rest_s <= GRACE_S
+
+    world.run(main)

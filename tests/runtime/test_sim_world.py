@@ -10,7 +10,7 @@ import trio
 from dfs.runtime import Env, Stream
 from dfs.runtime.current import current_env
 from dfs.runtime.network import recv_exactly, send_all
-from dfs.runtime.sim import Deadlock, NodeEnded, World
+from dfs.runtime.sim import Deadlock, NodeEnded, World, timeline
 from tests.conftest import ExpectedLogs
 
 ADDRESS = "127.0.0.1:9"
@@ -319,3 +319,17 @@ def test_a_delayed_link_is_slow_in_one_direction() -> None:
         assert await received(world, near, 0.1) == b"y"
 
     world.run(main)
+
+
+def test_a_loop_that_lets_no_time_pass_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "READINGS_MAX", 1000)
+    world = World(1)
+
+    async def main() -> None:
+        await world.clock.sleep(1.0)
+        until_s = world.clock.monotonic() + 1.0
+        while world.clock.monotonic() < until_s:
+            await trio.lowlevel.checkpoint()
+
+    with pytest.raises(timeline.Standstill):
+        world.run(main)

@@ -7,9 +7,11 @@ workloads, the monitors and `checks` have their say. Nothing here depends on the
 
 from __future__ import annotations
 
+import contextlib
 import random
+import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +37,27 @@ START_S = 60.0  # bounds of the phases, in virtual time
 CLIENTS_END_S = 120.0  # after the faults; a call may try for a minute
 STRIKES_END_S = 150.0
 LIMIT_S = 1800.0
+CPU_MAX_S = 300.0  # of a run, in real time: many times what the longest takes
+
+
+class Endless(BaseException):
+    """The run goes on and on; nothing that is simulated may catch this."""
+
+
+@contextlib.contextmanager
+def bounded(cpu_s: float) -> Iterator[None]:
+    """Raises Endless once that much processor time is used. Nests not, main thread only."""
+
+    def end(*_: object) -> None:
+        raise Endless(f"no end after {cpu_s:g} s of processor time")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @dataclass
@@ -58,13 +81,19 @@ def run(plan: Plan, directory: Path, *, mutant: Mutant | None = None) -> Outcome
         if mutant is not None:
             mutant.plant(taps)
         try:
-            world.run(lambda: _Run(world, plan, directory, outcome, taps).main(), limit_s=LIMIT_S)
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  it is the result
+            with bounded(CPU_MAX_S):
+                begin = partial(_main, world, plan, directory, outcome, taps)
+                world.run(begin, limit_s=LIMIT_S)
+        except (Exception, BaseExceptionGroup, Endless) as error:  # noqa: BLE001  it is the result
             outcome.failure = innermost(error)
     outcome.virtual_s = world.timeline.now_s
     outcome.trace_hash = world.trace_hash()
     outcome.events = list(world.chronicle)
     return outcome
+
+
+async def _main(world: World, plan: Plan, directory: Path, outcome: Outcome, taps: Taps) -> None:
+    await _Run(world, plan, directory, outcome, taps).main()
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -18,7 +18,12 @@ from trio.testing import MockClock
 
 # A clock read advances at least this much, or a loop that waits for time to pass would hang.
 _READ_STEP_S = 1e-9
+READINGS_MAX = 1_000_000  # at one time of the world: nobody is that busy, it never ends
 _WALL_BASE_NS = 1_750_000_000_000_000_000
+
+
+class Standstill(Exception):
+    """A loop runs on and on without letting time pass."""
 
 
 class Timer:
@@ -120,6 +125,8 @@ class NodeClock:
         self._offset_s = offset_s
         self._rate = rate
         self._last_s = -math.inf
+        self._read_at_s = -math.inf
+        self._readings = 0
         self.wall_ahead_ns = 0
 
     def set_rate(self, rate: float) -> None:
@@ -128,7 +135,12 @@ class NodeClock:
         self._rate = rate
 
     def monotonic(self) -> float:
-        true_s = self._offset_s + self._timeline.now_s * self._rate
+        now_s = self._timeline.now_s
+        self._readings = self._readings + 1 if now_s == self._read_at_s else 0
+        self._read_at_s = now_s
+        if self._readings > READINGS_MAX:
+            raise Standstill(f"its clock was read {self._readings} times at {now_s:.3f} s")
+        true_s = self._offset_s + now_s * self._rate
         self._last_s = max(true_s, self._last_s + _READ_STEP_S)
         return self._last_s
 
