@@ -7,6 +7,7 @@ changes nothing about the others.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tests.simulation.cluster import Knobs
@@ -34,3 +35,4 @@ class Plan:
     knobs: Knobs = field(default_factory=Knobs)
     workloads: tuple[str, ...] = ()
     strikes: tuple[Strike, ...] = ()
+    stall_max_s: float = math.inf  # nobody waits longer for any one call

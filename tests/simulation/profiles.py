@@ -7,6 +7,7 @@ have a lot of a little.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Profile:
     clients_max: int = 3
     session_ttl_s: float = 20.0
     reap_batches: tuple[int, int] = (2, 256)  # so many orphans a second, about
+    stall_max_s: float = math.inf  # Raft's times are the usual ones where it is finite
 
 
 PROFILES = {
@@ -106,6 +108,20 @@ PROFILES = {
             ("masters", "members", "operations", "clients", "clocks"),
             focus=("members", "operations"),
         ),
+        Profile(
+            "losses",
+            "a master or a chunkserver is lost, one at a time; nobody waits for long (C6)",
+            ("trees",),
+            ("losses",),
+            stall_max_s=3.0,
+        ),
+        Profile(
+            "double-losses",
+            "a master and a chunkserver are lost at a time; nobody waits for very long",
+            ("trees",),
+            ("double losses",),
+            stall_max_s=10.0,
+        ),
     )
 }
 
@@ -127,18 +143,20 @@ def draw(
         knobs=_knobs(profile, chance),
         workloads=profile.workloads,
         strikes=_strikes(profile, seed, chance, seconds, faults),
+        stall_max_s=profile.stall_max_s,
     )
 
 
 def _knobs(profile: Profile, chance: random.Random) -> Knobs:
     keep = chance.choice([5, 100])
+    paces = [1.0, 1.0, 2.0] if profile.stall_max_s == math.inf else [1.0]
     return Knobs(
         compact_entries=chance.choice([10, 40, 200]) + keep,
         keep_entries=keep,
         session_ttl_s=profile.session_ttl_s,
         packet_bytes=chance.choice([65_536, 256 << 10]),
         reap_batch=chance.choice(profile.reap_batches),
-        raft_pace=chance.choice([1.0, 1.0, 2.0]),
+        raft_pace=chance.choice(paces),
         batch_bytes=chance.choice([256 << 10, 4 << 20]),
         inline_flush_below_s=chance.choice([0.0, 0.004]),
         submits_in_flight=chance.choice([1, 4]),

@@ -24,6 +24,7 @@ class Stage:
     cluster: SimCluster
     history: History
     reach: Counter[str] = field(default_factory=Counter)
+    lost: set[str] = field(default_factory=set)  # nodes whose disks are gone for good
     began_s: float = 0.0  # of the workload, on the world's clock
 
     def chance(self, name: str) -> random.Random:

@@ -18,7 +18,7 @@ from tests.simulation.profiles import PROFILES, draw
 from tests.simulation.regressions import REGRESSIONS, Regression
 from tests.simulation.runner import Job, run_here, run_plan
 
-FIXED, DATED = 4, 3  # seeds of each profile
+FIXED, DATED = 3, 3  # seeds of each profile
 SECONDS = 30.0
 TODAY = int(f"{datetime.datetime.now(datetime.UTC):%Y%m%d}") * 1000
 

@@ -26,6 +26,7 @@ from dfs.runtime.sim.key_value import SimKeyValue, Store
 
 CAPACITY_BYTES = 1 << 40
 _NOT_CACHED_PROBABILITY = 1 / 8
+_READS_MAX_S = 5.0  # what a slow disk costs one call, which may read a whole chunk in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ class SimFile:
     def pread_into(self, buffer: memoryview, offset: int) -> int:
         self._check_read(offset, len(buffer))
         if self._media.read_delay_s:
-            self._env.charge(self._media.read_delay_s)
+            self._env.charge(self._media.read_delay_s, _READS_MAX_S)
         return self._inode.read_into(buffer, offset)
 
     def pread_cached(self, buffer: memoryview, offset: int) -> int | None:

@@ -9,6 +9,7 @@ for an error of the disk and nobody logs it.
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -117,12 +118,13 @@ class SimEnv:
         self._end(self, reason, power_loss)
         raise NodeEnded(self._name)
 
-    def charge(self, seconds: float) -> None:
-        """The call that runs just now takes this long."""
+    def charge(self, seconds: float, at_most_s: float = math.inf) -> None:
+        """The call that runs just now takes this long, all in all `at_most_s` because of this."""
         if self._blocking_cost_s is None:
             self._clock.charge(seconds)
         else:
-            self._blocking_cost_s += seconds
+            cost_s = min(self._blocking_cost_s + seconds, at_most_s)
+            self._blocking_cost_s = max(self._blocking_cost_s, cost_s)
 
     async def run_blocking(self, work: Callable[[], T], lane: str = "") -> T:
         """Inline, between a random virtual delay and the time that its syncs take."""

@@ -13,6 +13,7 @@ from tests.simulation.faults import (
     cluster,
     disks,
     links,
+    losses,
     masters,
     operations,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "cluster",
     "disks",
     "links",
+    "losses",
     "masters",
     "of_families",
     "operations",

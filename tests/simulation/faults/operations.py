@@ -68,6 +68,7 @@ async def replace_lost_master(arena: Arena, chance: random.Random) -> None:
         arena.unattended.add(f"master-{lost}")
         arena.world.crash(f"master-{lost}")
         arena.world.disk(f"master-{lost}").wipe()
+        arena.stage.lost.add(f"master-{lost}")
         await arena.pass_time(chance.uniform(0.0, 5.0))
         await _remove_master(arena, lost)
         await _add_master(arena)

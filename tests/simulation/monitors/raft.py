@@ -174,8 +174,8 @@ class RaftMonitor:
         entry, name = core.journal.entry(match), name_of(peer)
         value = self._durable(name, META, b"term")
         over = value is not None and formats.unpack_vote(value)[0] > core.raftCurrentTerm
-        if entry is None or over:  # whose time is over may believe what was true in it
-            return
+        if entry is None or over or name in self._stage.lost:
+            return  # whose time is over may believe what was true in it
         if not self._has(name, match, entry[2]):
             text = f"{core.env.name} counts {match} of {name}, which lacks it"
             self._stage.broken("raft.match", text)

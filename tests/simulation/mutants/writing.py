@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from dfs.client.chunk_write import ChunkWriter
+from dfs.client.patience import Patience
 from dfs.client.unsynced import Unsynced
 from dfs.client.write_back import WriteBack
 from tests.simulation.mutants.kinds import mutant
@@ -41,3 +44,13 @@ def commit_before_the_data(taps: Taps) -> None:
 def overlook_own_writes(taps: Taps) -> None:
     """Reads do not see what is still on its way from the same client."""
     taps.replace(WriteBack, "overlay", lambda self, start, stop: [])
+
+
+@mutant("losses", "stalls", seeds=4, faults=("lose_chunkserver",))
+def wait_for_the_dead(taps: Taps) -> None:
+    """A server that has fallen silent is waited for as long as one that is slow."""
+
+    async def run(self: Patience) -> None:
+        await trio.sleep_forever()
+
+    taps.replace(Patience, "run", run)

@@ -1,8 +1,8 @@
 """Each client in a tree of its own, knowing every answer beforehand; shared files in turn.
 
-No error may reach a client at all, and its slowest step is noted in `slowest`, for whoever bounds
-stalls. A client that was killed begins a new tree in its next life: what it had not been told
-makes the old one unknown, which is left to the workloads that look at dead clients' data.
+No error may reach a client at all, and no step takes longer than the plan allows. A client that was
+killed begins a new tree in its next life: what it had not been told makes the old one unknown,
+which is left to the workloads that look at dead clients' data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Trees:
         self._stage = stage
         self._shared = [SharedFile(b"shared-%d" % n) for n in range(SHARED_FILES)]
         self._whole: list[Worker] = []  # those that lived to the end
-        self.slowest = Slowest()
+        self._slowest = Slowest()
 
     async def prepare(self, client: Client) -> None:
         """Nothing."""
@@ -39,11 +39,15 @@ class Trees:
             await worker.begin()
             await worker.run(stage.until_s, PER_SECOND)
             await worker.close_all()
-        self.slowest.note(worker.slowest.seconds, worker.slowest.step)
+        self._slowest.note(worker.slowest.seconds, worker.slowest.step)
         stage.reach["checked.tree_steps"] += worker.steps
         self._whole.append(worker)
 
     async def check(self, observer: Client) -> None:
+        slowest, bound_s = self._slowest, self._stage.plan.stall_max_s
+        if slowest.seconds > bound_s:
+            text = f"{slowest.step} took {slowest.seconds:.2f} s, not {bound_s:g}"
+            self._stage.broken("stalls are bounded", text)
         for worker in self._whole:
             with self._right():
                 await worker.compare_all(observer)

@@ -146,7 +146,8 @@ class Worker:
             text = f"{self.name}, after {now - began:.2f} s: {self._doing}: {failure!r}"
             raise Wrong(text) from failure
         took_s = self._clock.monotonic() - began
-        self.slowest.note(took_s, f"{self.name}: {self._doing}")
+        if self._doing != "wait":  # for a turn, which is no stall
+            self.slowest.note(took_s, f"{self.name}: {self._doing}")
         self._history.append(f"{began:.3f} {self.name}: {self._doing} ({took_s:.3f} s)")
         self.steps += 1
 
