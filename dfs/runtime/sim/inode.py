@@ -8,6 +8,7 @@ sector's edge, and the size old or new.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from dfs.runtime.network import Buffer
@@ -144,7 +145,11 @@ class Inode:
     def forget(self, offset: int, length_bytes: int) -> None:
         """The pages that lie wholly in the range and are synced come from the platter again."""
         first, stop = -(-offset // PAGE_BYTES), (offset + length_bytes) // PAGE_BYTES
-        for page in range(first, stop):
+        pages: Iterable[int] = range(first, stop)
+        if stop - first > len(self._pages) + len(self._stable_pages):
+            known = self._pages.keys() | self._stable_pages.keys()
+            pages = sorted(page for page in known if first <= page < stop)
+        for page in pages:
             if page in self._dirty:
                 continue
             if page in self._stable_pages:
