@@ -80,6 +80,9 @@ class Arena:
     def chunkservers(self) -> list[str]:
         return [f"chunkserver-{n}" for n in self.cluster.chunkservers]
 
+    def nodes(self) -> tuple[str, ...]:
+        return (*self.masters, *self.chunkservers, *self.clients)
+
     def leader(self) -> str:
         return self.cluster.leader() or self.masters[0]
 
@@ -185,7 +188,7 @@ class Arena:
     async def supervise(self) -> None:
         """Start dead nodes again, each a random while after its death."""
         while True:
-            for name in (*self.masters, *self.chunkservers, *self.clients):
+            for name in self.nodes():
                 self._look_after(name)
             await self.pass_time(LOOK_S)
 
@@ -202,7 +205,7 @@ class Arena:
         """End everything that strikes may have left: the world is in order again."""
         self.world.heal()
         self.unattended.clear()
-        for name in (*self.masters, *self.chunkservers, *self.clients):
+        for name in self.nodes():
             self.world.resume(name)
             self.world.crash_at_step(name, 0)
             self.world.set_rate(name, 1.0)

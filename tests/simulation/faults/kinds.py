@@ -95,5 +95,6 @@ async def until_dead(arena: Arena, name: str) -> None:
 
 
 async def until_alive(arena: Arena, name: str) -> None:
-    while not arena.world.is_alive(name):
+    """Unless it has been removed for good."""
+    while not arena.world.is_alive(name) and name in arena.nodes():
         await arena.pass_time(0.2)

@@ -38,8 +38,8 @@ async def narrow_link(arena: Arena, chance: random.Random) -> None:
 @kind("links")
 async def flaky_node(arena: Arena, chance: random.Random) -> None:
     """A node's connections are lost, one after the other, again and again."""
-    name = chance.choice(_nodes(arena))
-    others = [other for other in _nodes(arena) if other != name]
+    name = chance.choice(arena.nodes())
+    others = [other for other in arena.nodes() if other != name]
     async with _entangling(arena, name):
         for _ in range(chance.randint(2, 40)):
             arena.world.reset_links(name, chance.choice(others))
@@ -60,7 +60,7 @@ async def black_hole(arena: Arena, chance: random.Random) -> None:
 
 @kind("links")
 async def black_hole_at_leader(arena: Arena, chance: random.Random) -> None:
-    name, leader = chance.choice(_nodes(arena)), arena.leader()
+    name, leader = chance.choice(arena.nodes()), arena.leader()
     if name == leader:
         name = arena.follower(chance)
     async with _entangling(arena, name):
@@ -69,15 +69,11 @@ async def black_hole_at_leader(arena: Arena, chance: random.Random) -> None:
         arena.world.close_hole(name, leader)
 
 
-def _nodes(arena: Arena) -> list[str]:
-    return [*arena.masters, *arena.chunkservers, *arena.clients]
-
-
 def _pair(arena: Arena, chance: random.Random) -> tuple[str, str]:
     """Two nodes; the first is as good as a client of the second."""
     servers = [*arena.masters, *arena.chunkservers]
     target = chance.choice(servers)
-    return chance.choice([name for name in _nodes(arena) if name != target]), target
+    return chance.choice([name for name in arena.nodes() if name != target]), target
 
 
 def _between(chance: random.Random, low: float, high: float) -> float:

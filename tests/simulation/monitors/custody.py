@@ -2,9 +2,9 @@
 
 Files of replicas go when a deletion is ordered (`DataDir.remove`), or into the quarantine; what is
 there goes when an operator clears it, or damaged blocks when it is full. No replica takes a
-version that no master has in its state: versions are given out by commands of the log. What was in
-use when its server stopped serves nobody before it was settled; and what was settled is what its
-source has.
+version that no master has applied: versions are given out by commands of the log. What was in use
+when its server stopped serves nobody before it was settled; and what was settled is what its source
+has.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dfs.layout import BLOCK_BYTES
 from dfs.messages.chunks import EndSettling, ReplicaState
 from dfs.runtime.current import current_env
 from dfs.runtime.sim.disk import Media
-from master.state import queries
+from master.state import queries, replicas
 from tests.simulation.stage import Stage
 from tests.simulation.taps import Taps
 
@@ -36,6 +36,7 @@ class CustodyMonitor:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._allowed = 0  # deletions that go on just now
+        self._applied: dict[int, int] = {}  # chunk -> the highest version, on any master
         self._doubtful: dict[tuple[str, int], None] = {}  # node, chunk: in use before a stop
 
     def attach(self, taps: Taps) -> None:
@@ -44,6 +45,7 @@ class CustodyMonitor:
         taps.around(Quarantine, "_remove", self._from_quarantine)
         taps.around(Media, "unlink", self._unlink)
         taps.around(Replica, "fence", self._fence)
+        taps.replace(replicas, "_change", partial(self._changed, replicas._change))
         taps.replace(reopening, "settle", partial(self._reopened, reopening.settle))
         taps.around(Service, "_with_version", self._with_version)
         taps.around(Fencing, "_serve", self._serve)
@@ -77,14 +79,20 @@ class CustodyMonitor:
     ) -> None:
         self._stage.reach["saw.fence"] += 1
         handle, masters = replica.handle, self._stage.cluster.running.items()
+        applied = self._applied.get(handle, 0)  # perhaps by one that is dead by now
         living = [server for name, server in masters if self._stage.world.is_alive(name)]
         found = [queries.chunk_by_handle(server.tables, handle) for server in living]
         known = [chunk.version for _, _, chunk in filter(None, found)]
-        if known and version > max(known):
+        if known and version > max(*known, applied):
             text = f"{current_env.get().name} takes version {version} of chunk {handle:x}"
             self._stage.broken("chunks.ahead", f"{text}, the masters know {max(known)}")
         self._doubtful.pop((current_env.get().name, handle), None)
         original(replica, version, state)
+
+    def _changed(self, original: Callable[..., None], *arguments: Any) -> None:
+        original(*arguments)
+        chunk = arguments[3]
+        self._applied[chunk.handle] = max(self._applied.get(chunk.handle, 0), chunk.version)
 
     # -- what is served
 
