@@ -85,23 +85,28 @@ class Sessions:
     async def _go_away(
         self, who: str, client: Client, held: OpenFile, chance: random.Random
     ) -> None:
-        world, session = self._stage.world, client.session
+        session = client.session
         async with trio.open_nursery() as nursery:
             for _ in range(TASKS):
                 nursery.start_soon(self._change_names, who, client, chance)
             await pace(self._stage, chance, PER_SECOND / TASKS)
-            for one_way in chance.choice(((False,), (True,), (True, False))):
-                a, b = chance.choice(((who, "*"), ("*", who)))
-                world.partition(a, b, one_way=one_way)
-            away_s = self._stage.plan.knobs.session_ttl_s * chance.uniform(*AWAY)
-            await world.clock.sleep(away_s)
-            if chance.random() < 0.5:
-                world.reset_links(who, "*")
-            world.heal_between(who, "*")
+            await self._be_away(who, chance)
         async with recorded(self._stage, who, "return", session) as op:
             await client.stat_fs()
             op.answer = client.session
         await self._use_held(who, client, held, session)
+
+    async def _be_away(self, who: str, chance: random.Random) -> None:
+        world, ttl_s = self._stage.world, self._stage.plan.knobs.session_ttl_s
+        try:
+            for one_way in chance.choice(((False,), (True,), (True, False))):
+                a, b = chance.choice(((who, "*"), ("*", who)))
+                world.partition(a, b, one_way=one_way)
+            await world.clock.sleep(ttl_s * chance.uniform(*AWAY))
+            if chance.random() < 0.5:
+                world.reset_links(who, "*")
+        finally:  # in its next life, too
+            world.heal_between(who, "*")
 
     async def _change_names(self, who: str, client: Client, chance: random.Random) -> None:
         directory, recorder = self._recorders[int(who.split("-")[1]) - 1]
