@@ -56,6 +56,7 @@ class Arena:
         self.unattended: set[str] = set()  # not to be started again for now
         self._operator = trio.Lock()
         self.submitted: deque[Submit] = deque(maxlen=SUBMITS_KEPT)  # the latest of all clients
+        self.members_rest_until_s = 0.0  # no change of the masters before
         self._disturbed = 0
         self._harm = trio.Lock()
         self._chance = stage.chance("arena")
@@ -99,6 +100,9 @@ class Arena:
 
     def client(self, chance: random.Random) -> str:
         return chance.choice(self.clients)
+
+    def now_s(self) -> float:
+        return self.stage.now_s()
 
     async def pass_time(self, seconds: float) -> None:
         await self.world.clock.sleep(seconds)

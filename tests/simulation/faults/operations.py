@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from dfs.messages.cluster import (
     AddMaster,
+    ClusterStatus,
     CreateSnapshot,
+    GetClusterStatus,
     RemoveMaster,
     ServerMode,
     SetServerMode,
     TransferLeadership,
 )
-from tests.simulation.arena import Arena
+from tests.simulation.arena import Arena, Skipped
 from tests.simulation.faults.kinds import kind, last
+
+MEMBERS_REST_S = 12.0  # more than others may be away; they learn who the masters are meanwhile
 
 
 @kind("operations")
@@ -53,7 +59,7 @@ async def rolling_restart(arena: Arena, chance: random.Random) -> None:
 @kind("members")
 async def exchange_master(arena: Arena, chance: random.Random) -> None:
     """A new master comes, then an old one goes."""
-    async with arena.operating():
+    async with arena.operating(), _changing_members(arena):
         added = await _add_master(arena)
         await arena.pass_time(chance.uniform(0.0, 5.0))
         old = chance.choice([n for n in arena.cluster.masters if n != added])
@@ -63,7 +69,7 @@ async def exchange_master(arena: Arena, chance: random.Random) -> None:
 @kind("members")
 async def replace_lost_master(arena: Arena, chance: random.Random) -> None:
     """A master's disk is lost; another one comes under a new id."""
-    async with arena.operating():
+    async with arena.operating(), _changing_members(arena):
         lost = chance.choice(list(arena.cluster.masters))
         arena.unattended.add(f"master-{lost}")
         arena.world.crash(f"master-{lost}")
@@ -72,6 +78,18 @@ async def replace_lost_master(arena: Arena, chance: random.Random) -> None:
         await arena.pass_time(chance.uniform(0.0, 5.0))
         await _remove_master(arena, lost)
         await _add_master(arena)
+
+
+@asynccontextmanager
+async def _changing_members(arena: Arena) -> AsyncIterator[None]:
+    """One change at a time, each when the cluster is whole: nobody may miss all the old masters."""
+    status = await arena.order(GetClusterStatus())
+    if not isinstance(status, ClusterStatus) or not all(s.alive for s in status.servers):
+        raise Skipped
+    if arena.now_s() < arena.members_rest_until_s:
+        raise Skipped
+    yield
+    arena.members_rest_until_s = arena.now_s() + MEMBERS_REST_S
 
 
 async def _add_master(arena: Arena) -> int:

@@ -76,7 +76,9 @@ class RaftMonitor:
         return formats.unpack_u64(value) if value else 1
 
     def _has(self, name: str, index: int, term: int) -> bool:
-        """Whether that entry, or a state that it went into, is on the node's disk."""
+        """Whether that entry, or a state it went into, is on its disk, or was before its loss."""
+        if name in self._stage.lost:
+            return True
         key = formats.pack_u64(index)
         value = self._durable(name, JOURNAL, key)
         if value is not None:
@@ -174,8 +176,8 @@ class RaftMonitor:
         entry, name = core.journal.entry(match), name_of(peer)
         value = self._durable(name, META, b"term")
         over = value is not None and formats.unpack_vote(value)[0] > core.raftCurrentTerm
-        if entry is None or over or name in self._stage.lost:
-            return  # whose time is over may believe what was true in it
+        if entry is None or over:  # whose time is over may believe what was true in it
+            return
         if not self._has(name, match, entry[2]):
             text = f"{core.env.name} counts {match} of {name}, which lacks it"
             self._stage.broken("raft.match", text)
