@@ -32,7 +32,8 @@ class _File:
     name: bytes
     inode: int
     content: bytes
-    named: bool = True
+    named: bool = True  # nobody has begun to take its name
+    gone: bool = False  # the name is taken for sure: by a client that lived to know
     private: bool = False  # its client writes on
 
 
@@ -65,7 +66,7 @@ class Orphans:
     async def check(self, observer: Client) -> None:
         await until_clean(self._stage)
         for file in self.files:
-            if not file.named:
+            if file.gone:
                 await self._must_be_gone(observer, file)
 
     async def _must_be_gone(self, observer: Client, file: _File) -> None:
@@ -146,6 +147,7 @@ class _Holder:
         async with recorded(self._stage, self._who, "orphan.unlink", file.name, file.inode) as op:
             await self._client.perform(Unlink(root, file.name, ROOT))
         self._must_work(op.errno, f"{op}")
+        file.gone = not op.is_open
 
     async def _replace(self) -> None:
         """A rename over a file takes its name too."""
@@ -158,6 +160,7 @@ class _Holder:
             await self._client.perform(Rename(root, old, root, lost.name, 0, ROOT))
         self._must_work(op.errno, f"{op}")
         kept.name, kept.named = lost.name, True
+        lost.gone = not op.is_open
 
     async def _read(self) -> None:
         if not self._held:
