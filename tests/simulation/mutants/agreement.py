@@ -72,7 +72,7 @@ def lose_sessions_on_snapshot(taps: Taps) -> None:
     taps.replace(snapshots, "adoption", _without(names.SESSIONS))
 
 
-@mutant("members", "no error", "liveness", seeds=1, faults=("exchange_master",))
+@mutant("members", "no error", "liveness", seeds=2, faults=("exchange_master",))
 def forget_new_members(taps: Taps) -> None:
     """A change of membership is not written down when it is applied."""
     taps.replace(Membership, "apply", lambda self, verb, member: None)

@@ -62,7 +62,7 @@ def ignore_exclusive(taps: Taps) -> None:
     _operation(taps, Create, create)
 
 
-@mutant("namespace", "names are linearizable", seeds=2)
+@mutant("namespace", "names are linearizable", seeds=3)
 def rename_beside_the_target(taps: Taps) -> None:
     """rename leaves the old name there."""
     taps.replace(renaming, "remove_entry", lambda transaction, parent, entry: None)

@@ -112,7 +112,13 @@ def vote_twice(taps: Taps) -> None:
     taps.around(PeerTransport, "_on_request_vote", on_request)
 
 
-@mutant("logs", "raft.loyalty", "raft.lease", seeds=2, faults=("cut_two_masters",))
+@mutant(
+    "logs",
+    "raft.loyalty",
+    "raft.lease",
+    seeds=2,
+    faults=("cut_two_masters", "cut_leader_from_masters"),
+)
 def vote_beside_a_leader(taps: Taps) -> None:
     """H10: votes are given although a leader was heard just now."""
     _hasty_elections(taps)
@@ -140,7 +146,15 @@ def read_without_a_lease(taps: Taps) -> None:
     taps.replace(Core, "has_lease", lambda self: self.serving())
 
 
-@mutant("namespace", "raft.", "names are linearizable", "masters", "no error", seeds=8)
+@mutant(
+    "namespace",
+    "raft.",
+    "names are linearizable",
+    "masters",
+    "no error",
+    seeds=2,
+    faults=("kill_leader",),
+)
 def lead_without_an_own_entry(taps: Taps) -> None:
     """A new leader serves before it knows all that was committed."""
     taps.replace(Core, "serving", lambda self: self.is_leader())

@@ -118,7 +118,7 @@ def announce_nothing(taps: Taps) -> None:
     taps.around(Syncing, "__init__", init)
 
 
-@mutant("streams", "files hold", seeds=6, faults=("rot",))
+@mutant("logs", "logs hold", seeds=3, seconds=60.0, faults=("rot",))
 def read_unverified(taps: Taps) -> None:
     """Nobody compares what is read with its checksum."""
     taps.replace(chunk_read, "verify", lambda *arguments: None)
