@@ -136,6 +136,11 @@ class Headers:
         self._dirty = True
         self._touched |= blocks
 
+    @property
+    def is_of_another_boot(self) -> bool:
+        """Whether the machine has been started since the newest was written."""
+        return self.newest.boot != self._boot
+
     # -- syncing
 
     @property

@@ -67,14 +67,19 @@ def settle(replica: Replica, size: int, *, writable: bool) -> None:
 
 def _suspects(replica: Replica) -> int:
     """The blocks whose checksums may be out of step: any other mismatch is damage."""
-    if replica.state is ReplicaState.LOST:
+    if _power_was_lost(replica):
         return replica.intent
     return replica.intent & replica._headers.newest.touched
 
 
 def _lost(replica: Replica) -> bool:
     """Only a power loss takes away the end of a file that its header has told of."""
-    return replica.state is ReplicaState.LOST and bool(replica.intent)
+    return _power_was_lost(replica) and bool(replica.intent)
+
+
+def _power_was_lost(replica: Replica) -> bool:
+    """Since the header was written: of one that is joining the state does not tell."""
+    return replica.state is ReplicaState.LOST or replica._headers.is_of_another_boot
 
 
 def _blocks_of(replica: Replica, bitmap: int) -> Iterator[int]:

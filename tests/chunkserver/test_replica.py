@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chunkserver.format import (
     DATA_OFFSET,
     HEADER_BYTES,
+    TABLE_BYTES,
     TABLE_OFFSET,
     block_bits,
     valid_headers,
@@ -411,6 +412,22 @@ def test_a_mismatch_of_what_was_synced_is_damage_though_the_block_is_in_use(
         read(after, BLOCK_BYTES, 5)
     lost = Replica.open(MemoryFile(file.content), HANDLE, "a replica", boot=2)
     assert lost.doubtful == 0b10  # what was synced before a power loss is not known any more
+
+
+def test_a_block_that_a_power_loss_tore_while_its_replica_joined_is_doubted() -> None:
+    file, replica = make()
+    write(replica, 0, b"o" * 3 * BLOCK_BYTES)
+    replica.fence(2, ReplicaState.JOINING)
+    replica.sync()
+    before = bytearray(file.content)
+    write(replica, BLOCK_BYTES, b"n" * BLOCK_BYTES)
+    table = slice(TABLE_OFFSET, TABLE_OFFSET + TABLE_BYTES)
+    torn = MemoryFile(before)  # the header and the data are lost, the entry is there
+    torn.content[table] = file.content[table]
+    after = Replica.open(torn, HANDLE, "a replica", boot=2)
+    assert after.state is ReplicaState.JOINING
+    assert after.doubtful == 0b10
+    assert read(after, 0, CHUNK_BYTES) == b"o" * 3 * BLOCK_BYTES
 
 
 def test_a_mismatch_of_what_was_touched_is_taken_as_it_is_and_doubted() -> None:
