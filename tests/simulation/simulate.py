@@ -34,7 +34,7 @@ def main() -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s: %(message)s")
         logging.getLogger("tests").setLevel(logging.DEBUG)
     jobs = _jobs(arguments)
-    if arguments.seed is not None and arguments.minutes is None:
+    if arguments.seed is not None and arguments.seeds is None and arguments.minutes is None:
         results: Iterator[Result] = map(run_here, jobs)
     else:
         results = run_all(jobs, arguments.jobs, arguments.minutes)
@@ -44,7 +44,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, metavar="N", help=f"how many ({SEEDS})")
-    parser.add_argument("--seed", type=_seed, metavar="S", help="just this one, or from it on")
+    parser.add_argument("--seed", type=_seed, metavar="S", help="this one, or so many from it on")
     parser.add_argument("--minutes", type=float, metavar="M", help="new seeds for so long")
     parser.add_argument("--profile", choices=sorted(PROFILES), help="only this one (all in turn)")
     parser.add_argument("--mutant", choices=sorted(CATALOGUE), help="with this fault planted")
@@ -81,13 +81,14 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[Job]:
     )
     if arguments.minutes is not None:
         return jobs
-    only = len(names) if arguments.seed is not None else _seeds(arguments, mutant)
-    return islice(jobs, only)
+    return islice(jobs, _seeds(arguments, mutant, len(names)))
 
 
-def _seeds(arguments: argparse.Namespace, mutant: Mutant | None) -> int:
+def _seeds(arguments: argparse.Namespace, mutant: Mutant | None, profiles: int) -> int:
     if arguments.seeds is not None:
         return int(arguments.seeds)
+    if arguments.seed is not None:
+        return profiles  # that seed of each
     return SEEDS if mutant is None else mutant.seeds
 
 
