@@ -10,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from chunkserver.format import DATA_OFFSET
 from chunkserver.server import ChunkServer
 from dfs.cli.checks import Checked, Checks
 from dfs.client import Client, open_client
@@ -328,3 +329,16 @@ class SimCluster:
         contents = {(info.generation, info.length_bytes, info.digest) for info in found}
         if len(contents) > 1:
             raise Violation("replicas are equal", f"{chunk} differs: {found}")
+        length = found[0].length_bytes
+        first, *others = (self._data_of(r.server, chunk.handle, length) for r in chunk.replicas)
+        if any(other != first for other in others):
+            raise Violation("replicas are equal", f"{chunk}: their checksums are, not their bytes")
+
+    def _data_of(self, server: int, handle: int, length_bytes: int) -> dict[int, bytes]:
+        """What a chunkserver's file holds of a chunk: the pages that are not zeros."""
+        media = self.world.disk(f"chunkserver-{server}")
+        name = f"{handle:016x}"
+        paths = [path for path in media.files("/") if path.endswith(name) and "/replicas/" in path]
+        if len(paths) != 1:
+            raise Violation("replicas are equal", f"chunk {name} on chunkserver {server}: {paths}")
+        return media.inode(paths[0]).content(DATA_OFFSET, DATA_OFFSET + length_bytes)

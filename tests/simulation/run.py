@@ -166,9 +166,11 @@ class _Run:
             await event.wait()
 
     async def _all_alive(self) -> None:
-        names = (*self._arena.masters, *self._arena.chunkservers)
-        while not all(self._stage.world.is_alive(name) for name in names):
+        while not all(map(self._stage.world.is_alive, self._servers())):
             await self._stage.world.clock.sleep(0.2)
+
+    def _servers(self) -> tuple[str, ...]:
+        return (*self._arena.masters, *self._arena.chunkservers)
 
     async def _strikes(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -198,6 +200,9 @@ class _Run:
         await checks.check(self._stage, observer)
         for monitor in self._monitors:
             await monitor.finish()
+        dead = [n for n in self._servers() if not self._stage.world.is_alive(n)]
+        if dead:
+            self._stage.broken("liveness", f"without any fault there end {dead}")
 
     async def _within(
         self, seconds: float, what: str, wait: Callable[[], Awaitable[object]]

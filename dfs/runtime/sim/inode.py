@@ -174,6 +174,20 @@ class Inode:
         for sector in [sector for sector in self._spoilt if sector in sectors]:
             del self._spoilt[sector]
 
+    def content(self, start: int, end: int) -> dict[int, bytes]:
+        """What is there of a range that begins with a page: by page, without what is zero."""
+        found: dict[int, bytes] = {}
+        for page, data in sorted(self._pages.items()):
+            if start <= page * PAGE_BYTES < end:
+                kept = data[: end - page * PAGE_BYTES]
+                if kept.strip(b"\0"):
+                    found[page] = kept
+        return found
+
+    def pages(self) -> list[int]:
+        """Those that hold something; elsewhere are holes."""
+        return sorted(self._pages)
+
     def flip_bit(self, offset: int, *, cached: bool = True) -> None:
         """Corrupt one bit on the platter and, unless told otherwise, in the page cache too."""
         page, start = divmod(offset, PAGE_BYTES)

@@ -16,12 +16,12 @@ from chunkserver.format import (
     SLOT_BYTES,
     SLOTS,
     TABLE_OFFSET,
-    block_count,
 )
 from dfs.config import ChunkserverLimits
 from dfs.layout import BLOCK_BYTES
 from dfs.runtime.sim import Media
 from dfs.runtime.sim.disk import CAPACITY_BYTES
+from dfs.runtime.sim.inode import PAGE_BYTES
 from tests.simulation.arena import Arena
 from tests.simulation.faults.kinds import kind, last, until_alive
 
@@ -122,8 +122,10 @@ def _some_replicas(media: Media, chance: random.Random) -> list[str]:
 
 def _places(media: Media, path: str, chance: random.Random) -> list[int]:
     """Where to harm a replica file: somewhere of one of the things that it holds."""
-    blocks = block_count(max(0, media.inode(path).size - DATA_OFFSET))
-    block = chance.randrange(max(1, blocks))
+    offsets = [page * PAGE_BYTES - DATA_OFFSET for page in media.inode(path).pages()]
+    data = [at for at in offsets if at >= 0] or [0]
+    at = chance.choice(data)  # not in a hole
+    block = at // BLOCK_BYTES
     match chance.randrange(5):
         case 0:
             return [chance.randrange(SLOTS) * SLOT_BYTES + chance.randrange(330)]
@@ -132,4 +134,4 @@ def _places(media: Media, path: str, chance: random.Random) -> list[int]:
         case 2:
             return [TABLE_OFFSET + block * ENTRY_BYTES + chance.randrange(ENTRY_BYTES)]
         case _:
-            return [DATA_OFFSET + block * BLOCK_BYTES + chance.randrange(BLOCK_BYTES)]
+            return [DATA_OFFSET + at + chance.randrange(PAGE_BYTES)]

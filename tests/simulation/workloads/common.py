@@ -53,10 +53,13 @@ async def until_clean(stage: Stage) -> None:
 
 
 @asynccontextmanager
-async def recorded(stage: Stage, client: str, action: str, *arguments: Any) -> AsyncIterator[Op]:
+async def recorded(
+    stage: Stage, client: str, action: str, *arguments: Any, judged: bool = False
+) -> AsyncIterator[Op]:
     """One operation of the history; errors that no client may be told fail the run.
 
-    The file system's own answers (ENOENT, ...) are for the checker to judge. Where sessions expire
+    `judged`: the file system's own answers (ENOENT, ...) are for the caller to judge, or for a
+    checker; otherwise there is no reason for any. Where sessions expire
     an operation in doubt ends with ESTALE, where all lose power one with EIO, where a server is
     full one with ENOSPC; its outcome is open.
     """
@@ -64,7 +67,7 @@ async def recorded(stage: Stage, client: str, action: str, *arguments: Any) -> A
         with stage.history.op(client, action, *arguments) as op:
             yield op
     except Failure as failure:
-        if op.is_open and not _is_due(stage, failure):
+        if not (_is_due(stage, failure) if op.is_open else judged):
             stage.broken("no error reaches a client", f"{op}: {failure!r}", [op])
         stage.reach[f"answer.{failure.code.name.lower()}"] += 1
 

@@ -107,7 +107,7 @@ class Recorder:
     async def _change(
         self, who: str, client: Client, operation: Operation, action: str, *arguments: Any
     ) -> Op:
-        async with recorded(self._stage, who, action, *arguments) as op:
+        async with recorded(self._stage, who, action, *arguments, judged=True) as op:
             self.ops.append(op)
             answer = await client.perform(operation)
             if isinstance(answer, Attributes):
@@ -121,14 +121,14 @@ class Recorder:
 
     async def lookup(self, who: str, client: Client, place: Place) -> Shown | None:
         """What is there, None for nothing."""
-        async with recorded(self._stage, who, "lookup", *place) as op:
+        async with recorded(self._stage, who, "lookup", *place, judged=True) as op:
             self.ops.append(op)
             op.answer = (_shown(await client.lookup(*place)),)
         return op.answer[0] if op.answer else None
 
     async def list(self, who: str, client: Client, directory: int) -> tuple[Shown, ...]:
         """What is in the directory."""
-        async with recorded(self._stage, who, "list", directory) as op:
+        async with recorded(self._stage, who, "list", directory, judged=True) as op:
             self.ops.append(op)
             page = await client.read_directory(directory, 0, LIST_MAX)
             found = [_shown(e.attributes, e.name) for e in page.entries]
@@ -137,12 +137,12 @@ class Recorder:
         return op.answer or ()
 
     async def stat(self, who: str, client: Client, inode: int) -> None:
-        async with recorded(self._stage, who, "stat", inode) as op:
+        async with recorded(self._stage, who, "stat", inode, judged=True) as op:
             self.ops.append(op)
             op.answer = (_shown(await client.attributes(inode)),)
 
     async def getxattr(self, who: str, client: Client, inode: int) -> None:
-        async with recorded(self._stage, who, "getxattr", inode) as op:
+        async with recorded(self._stage, who, "getxattr", inode, judged=True) as op:
             self.ops.append(op)
             op.answer = await client.get_xattr(inode, ATTRIBUTE, ROOT)
 

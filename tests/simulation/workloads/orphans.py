@@ -111,7 +111,9 @@ class _Holder:
             return
         self._orphans.made += 1
         name, content = b"o%d" % self._orphans.made, self._data()
-        async with recorded(self._stage, self._who, "orphan.make", name, len(content)) as op:
+        async with recorded(
+            self._stage, self._who, "orphan.make", name, len(content), judged=True
+        ) as op:
             operation = Create(self._orphans.root, name, 0o644, True, ROOT)
             handle = await self._client.create_file(operation)
             await handle.write(0, content)
@@ -129,7 +131,7 @@ class _Holder:
         if not (named := self._named()):
             return
         file = self._chance.choice(named)
-        async with recorded(self._stage, self._who, "orphan.open", file.inode) as op:
+        async with recorded(self._stage, self._who, "orphan.open", file.inode, judged=True) as op:
             op.answer = handle = await self._client.open_file(file.inode, ROOT, write=False)
         if op.errno and file.named:
             self._stage.broken("open files hold", f"{op}: it has its name", [op])
@@ -144,7 +146,9 @@ class _Holder:
     async def _take_name(self, file: _File) -> None:
         file.named = False  # from now on nobody may rely on it
         root = self._orphans.root
-        async with recorded(self._stage, self._who, "orphan.unlink", file.name, file.inode) as op:
+        async with recorded(
+            self._stage, self._who, "orphan.unlink", file.name, file.inode, judged=True
+        ) as op:
             await self._client.perform(Unlink(root, file.name, ROOT))
         self._must_work(op.errno, f"{op}")
         file.gone = not op.is_open
@@ -156,7 +160,9 @@ class _Holder:
         kept, lost = self._chance.sample(named, 2)
         kept.named = lost.named = False
         root, old = self._orphans.root, kept.name
-        async with recorded(self._stage, self._who, "orphan.replace", old, lost.name) as op:
+        async with recorded(
+            self._stage, self._who, "orphan.replace", old, lost.name, judged=True
+        ) as op:
             await self._client.perform(Rename(root, old, root, lost.name, 0, ROOT))
         self._must_work(op.errno, f"{op}")
         kept.name, kept.named = lost.name, True
@@ -167,7 +173,9 @@ class _Holder:
             return
         handle = self._chance.choice(self._held)
         file = handle.file
-        async with recorded(self._stage, self._who, "orphan.read", file.inode, file.named) as op:
+        async with recorded(
+            self._stage, self._who, "orphan.read", file.inode, file.named, judged=True
+        ) as op:
             found = bytes(await handle.open.read(0, 2 * CONTENT_MAX))
             op.answer = len(found)
         if op.is_open:
@@ -184,7 +192,9 @@ class _Holder:
             return
         handle, data = self._chance.choice(own), self._data()
         file = handle.file
-        async with recorded(self._stage, self._who, "orphan.write", file.inode, len(data)) as op:
+        async with recorded(
+            self._stage, self._who, "orphan.write", file.inode, len(data), judged=True
+        ) as op:
             await handle.open.write(len(file.content), data)
             file.content += data
             if self._chance.random() < 0.5:
@@ -198,7 +208,9 @@ class _Holder:
         if not self._held:
             return
         handle = self._held.pop(self._chance.randrange(len(self._held)))
-        async with recorded(self._stage, self._who, "orphan.close", handle.file.inode) as op:
+        async with recorded(
+            self._stage, self._who, "orphan.close", handle.file.inode, judged=True
+        ) as op:
             await handle.open.close()
         self._must_work(op.errno, f"{op}")
 

@@ -71,7 +71,7 @@ class Sessions:
 
     async def _hold(self, who: str, client: Client, name: bytes) -> OpenFile | None:
         """A file that is open and has no name."""
-        async with recorded(self._stage, who, "hold", name) as op:
+        async with recorded(self._stage, who, "hold", name, judged=True) as op:
             file = await client.create_file(Create(self._held, name, 0o644, True, ROOT))
             await file.write(0, CONTENT)
             await file.flush()
@@ -91,7 +91,7 @@ class Sessions:
                 nursery.start_soon(self._change_names, who, client, chance)
             await pace(self._stage, chance, PER_SECOND / TASKS)
             await self._be_away(who, chance)
-        async with recorded(self._stage, who, "return", session) as op:
+        async with recorded(self._stage, who, "return", session, judged=True) as op:
             await client.stat_fs()
             op.answer = client.session
         await self._use_held(who, client, held, session)

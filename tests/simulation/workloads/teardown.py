@@ -137,7 +137,7 @@ class _Site:
 
     async def _compare(self, place: _Directory) -> None:
         for directory in place.walk():
-            async with recorded(self._stage, self._who, "walk", directory.inode) as op:
+            async with recorded(self._stage, self._who, "walk", directory.inode, judged=True) as op:
                 page = await self._client.read_directory(directory.inode, 0, LIST_MAX)
                 found = {entry.name: entry.attributes for entry in page.entries}
                 op.answer = sorted(found)
@@ -173,7 +173,7 @@ class _Site:
 
     async def _do(self, action: str, operation: Operation, expected: int) -> object:
         answer: object = None
-        async with recorded(self._stage, self._who, f"tree.{action}", operation) as op:
+        async with recorded(self._stage, self._who, f"tree.{action}", operation, judged=True) as op:
             answer = await self._client.perform(operation)
             op.answer = "done"
         if op.is_open:
