@@ -10,6 +10,7 @@ from tests.simulation.faults.kinds import (
     isolate,
     kind,
     last,
+    must,
     pause,
     silence,
     switch_off,
@@ -87,8 +88,9 @@ async def kill_chunkserver_at_step(arena: Arena, chance: random.Random) -> None:
     async with arena.disturbing():
         name = arena.chunkserver(chance)
         arena.world.crash_at_step(name, chance.randint(1, 3000), power_loss=False)
-        await until_dead(arena, name)
+        struck = await until_dead(arena, name)
         arena.world.crash_at_step(name, 0)
+        must(struck)
         await until_alive(arena, name)
 
 
@@ -99,8 +101,9 @@ async def kill_chunkserver_at_operation(arena: Arena, chance: random.Random) -> 
         name = arena.chunkserver(chance)
         media = arena.world.disk(name)
         media.crash_at_operation(chance.randint(1, 100), power_loss=False)
-        await until_dead(arena, name)
+        struck = await until_dead(arena, name)
         media.crash_at_operation(0)
+        must(struck)
         await until_alive(arena, name)
 
 
@@ -116,8 +119,9 @@ async def power_chunkserver_at_sync(arena: Arena, chance: random.Random) -> None
         name = arena.chunkserver(chance)
         media = arena.world.disk(name)
         media.crash_at_sync(chance.randint(1, 10), after=chance.random() < 0.5)
-        await until_dead(arena, name)
+        struck = await until_dead(arena, name)
         media.crash_at_sync(0)
+        must(struck)
 
 
 @kind("power")
@@ -126,8 +130,9 @@ async def power_chunkserver_at_operation(arena: Arena, chance: random.Random) ->
         name = arena.chunkserver(chance)
         media = arena.world.disk(name)
         media.crash_at_operation(chance.randint(1, 100))
-        await until_dead(arena, name)
+        struck = await until_dead(arena, name)
         media.crash_at_operation(0)
+        must(struck)
 
 
 @kind("power")
@@ -135,8 +140,9 @@ async def power_chunkserver_at_step(arena: Arena, chance: random.Random) -> None
     async with arena.harming():
         name = arena.chunkserver(chance)
         arena.world.crash_at_step(name, chance.randint(1, 3000))
-        await until_dead(arena, name)
+        struck = await until_dead(arena, name)
         arena.world.crash_at_step(name, 0)
+        must(struck)
 
 
 @kind("power")

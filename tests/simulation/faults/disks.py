@@ -23,7 +23,7 @@ from dfs.runtime.sim import Media
 from dfs.runtime.sim.disk import CAPACITY_BYTES
 from dfs.runtime.sim.inode import PAGE_BYTES
 from tests.simulation.arena import Arena
-from tests.simulation.faults.kinds import kind, last, until_alive
+from tests.simulation.faults.kinds import kind, last, must, until_alive
 
 DISKS = ("/disk-a", "/disk-b")
 FAILS_MAX_S = 25.0
@@ -74,7 +74,8 @@ async def rot(arena: Arena, chance: random.Random) -> None:
     async with arena.harming():
         name = arena.chunkserver(chance)
         media = arena.world.disk(name)
-        for path in _some_replicas(media, chance):
+        must(paths := _some_replicas(media, chance))
+        for path in paths:
             for at in _places(media, path, chance):
                 media.flip_bit(path, at, cached=chance.random() < 0.5)
             arena.world.tell("rot", name, path)
@@ -87,7 +88,8 @@ async def bad_sectors(arena: Arena, chance: random.Random) -> None:
     async with arena.harming():
         name = arena.chunkserver(chance)
         media = arena.world.disk(name)
-        for path in _some_replicas(media, chance):
+        must(paths := _some_replicas(media, chance))
+        for path in paths:
             at = chance.choice(_places(media, path, chance))
             media.spoil(path, at, chance.randrange(1, SPOILT_MAX_BYTES))
             arena.world.tell("bad sectors", name, path)

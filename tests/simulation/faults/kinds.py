@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from tests.simulation.arena import Arena
+from tests.simulation.arena import Arena, Skipped
 
 Strike = Callable[[Arena, random.Random], Awaitable[None]]
 LAST_MIN_S, LAST_MAX_S = 0.05, 8.0
@@ -86,12 +86,19 @@ async def switch_off(arena: Arena, name: str) -> None:
     arena.world.heal_between(name, "*")
 
 
-async def until_dead(arena: Arena, name: str) -> None:
-    """Wait for what was armed to strike, for a while at most."""
+async def until_dead(arena: Arena, name: str) -> bool:
+    """Wait for what was armed to strike, for a while at most; whether it did."""
     for _ in range(50):
         if not arena.world.is_alive(name):
-            return
+            return True
         await arena.pass_time(0.1)
+    return False
+
+
+def must(struck: object) -> None:
+    """Leave the strike out, uncounted, if it had no effect."""
+    if not struck:
+        raise Skipped
 
 
 async def until_alive(arena: Arena, name: str) -> None:

@@ -17,7 +17,7 @@ from dfs.messages.cluster import (
     TransferLeadership,
 )
 from tests.simulation.arena import Arena, Skipped
-from tests.simulation.faults.kinds import kind, last
+from tests.simulation.faults.kinds import kind, last, must
 
 MEMBERS_REST_S = 12.0  # more than others may be away; they learn who the masters are meanwhile
 
@@ -25,13 +25,13 @@ MEMBERS_REST_S = 12.0  # more than others may be away; they learn who the master
 @kind("operations")
 async def transfer_leadership(arena: Arena, chance: random.Random) -> None:
     async with arena.operating():
-        await arena.order(TransferLeadership(0))
+        must(await arena.order(TransferLeadership(0)))
 
 
 @kind("operations")
 async def take_snapshot(arena: Arena, chance: random.Random) -> None:
     async with arena.operating():
-        await arena.order(CreateSnapshot())
+        must(await arena.order(CreateSnapshot()))
 
 
 @kind("operations")
@@ -39,7 +39,7 @@ async def drain_chunkserver(arena: Arena, chance: random.Random) -> None:
     """Begin to empty a server; it comes back before or after that is done."""
     async with arena.operating():
         number = chance.choice(list(arena.cluster.chunkservers))
-        await arena.order(SetServerMode(number, ServerMode.DRAINING))
+        must(await arena.order(SetServerMode(number, ServerMode.DRAINING)))
         await last(arena, chance, 20.0)
         while await arena.order(SetServerMode(number, ServerMode.IN_SERVICE)) is None:
             await arena.pass_time(1.0)
