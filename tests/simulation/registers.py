@@ -1,6 +1,7 @@
 """Blocks as registers: may a read have seen that value?
 
-Every write has a value of its own, so no search is needed. A read may see a write that began
+Every write has a value of its own, but for those that put the initial one there again (cuts), so
+hardly any search is needed. A read may see a write that began
 before the read ended, and that no other write is sure to have replaced before the read began: one
 that began after this one had ended, and ended before the read began. (A regular register, Lamport
 1986: two reads beside one write may see it and then not, since any replica serves reads.) An open
@@ -29,21 +30,28 @@ class Misread:
 
 def misreads(writes: Iterable[Op], reads: Iterable[Op], initial: object) -> Iterator[Misread]:
     """Operations of one register: `answer` of a read and `arguments[-1]` of a write are values."""
-    by_value = {op.arguments[-1]: op for op in writes}
-    ended = sorted((op for op in by_value.values() if not op.is_open), key=lambda op: op.ended_s)
+    by_value: dict[object, list[Op | None]] = defaultdict(list, {initial: [None]})
+    ended: list[Op] = []
+    for op in writes:
+        by_value[op.arguments[-1]].append(op)
+        if not op.is_open:
+            ended.append(op)
+    ended.sort(key=lambda op: op.ended_s)
     for read in reads:
         if read.is_open or read.errno:
             continue
-        write = by_value.get(read.answer)
-        if write is None and read.answer != initial:
-            yield Misread(read, None, None)
-        elif write is not None and write.began_s > read.ended_s:
-            yield Misread(read, write, None)
-        else:
-            since_s = -1.0 if write is None else write.ended_s
-            replaced = _replacing(ended, since_s, read.began_s)
-            if replaced is not None:
-                yield Misread(read, write, replaced)
+        wrong = [_misread(read, write, ended) for write in by_value.get(read.answer, [])]
+        if all(wrong):  # whichever write of that value it was
+            yield wrong[-1] if wrong and wrong[-1] else Misread(read, None, None)
+
+
+def _misread(read: Op, write: Op | None, ended: list[Op]) -> Misread | None:
+    """Whether it cannot have seen that write; None as `write` is how all began."""
+    if write is not None and write.began_s > read.ended_s:
+        return Misread(read, write, None)
+    since_s = -1.0 if write is None else write.ended_s
+    replaced = _replacing(ended, since_s, read.began_s)
+    return None if replaced is None else Misread(read, write, replaced)
 
 
 def _replacing(ended: list[Op], since_s: float, before_s: float) -> Op | None:

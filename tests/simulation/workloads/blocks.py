@@ -2,7 +2,8 @@
 
 Each block is a register (`registers`): a write opens the file, writes a value of its own all over
 the block (or over several), and syncs or closes; a read opens, reads, closes. So what one client
-was told is done must be seen by whoever opens the file afterwards. A block is never a mixture.
+was told is done must be seen by whoever opens the file afterwards. A block is never a mixture. Now
+and then somebody cuts a file, which is a write of zeros to all blocks behind the cut.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import random
 from dfs.client import Client
 from dfs.layout import BLOCK_BYTES, CHUNK_BYTES
 from dfs.messages.common import ROOT
-from dfs.messages.operations import Create
+from dfs.messages.operations import Create, SetAttributes
 from tests.simulation import registers
 from tests.simulation.stage import Stage
 from tests.simulation.workloads.common import loses_power, make_directory, pace, recorded
 
 PER_SECOND = 3.0
+CUTS = 0.04  # of all operations
 FILES = 3
 SIZE = 4096
 # Neighbours in one checksummed block, on both sides of its end, and around the end of a chunk.
@@ -54,7 +56,10 @@ class Blocks:
     async def work(self, name: str, life: int, client: Client) -> None:
         chance = self._stage.chance(f"blocks/{name}/{life}")
         while self._stage.now_s() < self._stage.until_s:
-            if chance.random() < 0.5:
+            what = chance.random()
+            if what < CUTS:
+                await self._cut(name, client, chance)
+            elif what < 0.5:
                 await self._write(name, client, chance)
             else:
                 await self._read(name, client, chance.choice(self._files), chance.choice(OFFSETS))
@@ -90,6 +95,24 @@ class Blocks:
                     await file.sync()
             finally:
                 await file.close()
+
+    async def _cut(self, who: str, client: Client, chance: random.Random) -> None:
+        """A truncate, while others write and read: every block behind it is as it was at first.
+
+        Or one behind them all, which changes none.
+        """
+        inode, first = chance.choice(self._files), chance.randrange(len(OFFSETS) + 1)
+        behind = OFFSETS[first:]
+        size = behind[0] if behind else OFFSETS[-1] + SIZE + chance.choice((0, 1, SIZE))
+        async with recorded(self._stage, who, WRITE, inode, behind, ZEROS):
+            file = await client.open_file(inode, ROOT, write=True)
+            try:
+                through = chance.random() < 0.5
+                cut = SetAttributes(inode, ROOT, size_bytes=size, through_handle=through)
+                await client.set_attributes(cut)
+            finally:
+                await file.close()
+        self._stage.reach["blocks.cut"] += 1
 
     async def _read(self, who: str, client: Client, inode: int, offset: int) -> None:
         async with recorded(self._stage, who, READ, inode, offset) as op:
