@@ -26,6 +26,7 @@ from dfs.runtime.sim.key_value import SimKeyValue, Store
 
 CAPACITY_BYTES = 1 << 40
 _NOT_CACHED_PROBABILITY = 1 / 8
+_REFUSED_HALFWAY = (errno.EIO, errno.ENOSPC)
 _READS_MAX_S = 5.0  # what a slow disk costs one call, which may read a whole chunk in pieces
 
 
@@ -263,8 +264,13 @@ class SimFile:
 
     def pwrite(self, buffers: Sequence[Buffer], offset: int) -> None:
         data = b"".join(buffers)
-        self._check("write", lambda: self._write_pages(data, offset))
-        self._media.reserve(self._path, self._inode.new_bytes(offset, len(data)))
+        try:
+            self._check("write", lambda: self._write_pages(data, offset))
+            self._media.reserve(self._path, self._inode.new_bytes(offset, len(data)))
+        except OSError as error:
+            if error.errno in _REFUSED_HALFWAY and self._media.chance.random() < 0.5:
+                self._write_pages(data, offset)
+            raise
         self._inode.write(data, offset)
 
     def _write_pages(self, data: bytes, offset: int) -> None:

@@ -7,6 +7,8 @@ import random
 from tests.simulation.arena import Arena
 from tests.simulation.faults.kinds import kind
 
+BETWEEN_MAX_S = 3.0
+
 
 @kind("everything")
 async def kill_everything(arena: Arena, chance: random.Random) -> None:
@@ -18,6 +20,16 @@ async def kill_everything(arena: Arena, chance: random.Random) -> None:
         for name in arena.chunkservers:
             arena.world.crash(name, power_loss=False)
         await arena.pass_time(5.0)
+
+
+@kind("blackout")
+async def brownout(arena: Arena, chance: random.Random) -> None:
+    """The power fails here and there, one machine after the other; some are spared."""
+    names = [*arena.masters, *arena.chunkservers]
+    async with arena.disturbing():
+        for name in chance.sample(names, chance.randint(2, len(names))):
+            arena.world.crash(name, power_loss=True)
+            await arena.pass_time(chance.uniform(0.0, BETWEEN_MAX_S))
 
 
 @kind("blackout")

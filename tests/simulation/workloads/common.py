@@ -27,7 +27,7 @@ def sessions_expire(stage: Stage) -> bool:
 
 def loses_power(stage: Stage) -> bool:
     """Whether all chunkservers may lose their power at once, and with it what was not synced."""
-    return any(strike.kind == "blackout" for strike in stage.plan.strikes)
+    return any(strike.kind in ("blackout", "brownout") for strike in stage.plan.strikes)
 
 
 async def pace(stage: Stage, chance: Any, per_second: float) -> None:
