@@ -331,14 +331,17 @@ class SimCluster:
             raise Violation("replicas are equal", f"{chunk} differs: {found}")
         length = found[0].length_bytes
         first, *others = (self._data_of(r.server, chunk.handle, length) for r in chunk.replicas)
-        if any(other != first for other in others):
+        if not any(all(data in other for other in others) for data in first):
             raise Violation("replicas are equal", f"{chunk}: their checksums are, not their bytes")
 
-    def _data_of(self, server: int, handle: int, length_bytes: int) -> dict[int, bytes]:
-        """What a chunkserver's file holds of a chunk: the pages that are not zeros."""
+    def _data_of(self, server: int, handle: int, length_bytes: int) -> list[dict[int, bytes]]:
+        """What a chunkserver's file holds of a chunk: the pages that are not zeros.
+
+        Another one may stand on its other disk, the header of which cannot be read.
+        """
         media = self.world.disk(f"chunkserver-{server}")
         name = f"{handle:016x}"
         paths = [path for path in media.files("/") if path.endswith(name) and "/replicas/" in path]
-        if len(paths) != 1:
-            raise Violation("replicas are equal", f"chunk {name} on chunkserver {server}: {paths}")
-        return media.inode(paths[0]).content(DATA_OFFSET, DATA_OFFSET + length_bytes)
+        return [
+            media.inode(path).content(DATA_OFFSET, DATA_OFFSET + length_bytes) for path in paths
+        ]

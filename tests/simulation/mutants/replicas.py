@@ -66,7 +66,7 @@ def believe_every_report(taps: Taps) -> None:
     taps.replace(reports, "_in_order", lambda replica, chunk: True)
 
 
-@mutant("trees", "chunks.quarantine", seeds=5, faults=("rot", "bad_sectors"))
+@mutant("trees", "chunks.quarantine", seeds=4, faults=("rot",))
 def throw_damage_away(taps: Taps) -> None:
     """What is set aside as damaged is deleted."""
 
