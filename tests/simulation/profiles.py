@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.simulation.cluster import Knobs
 from tests.simulation.faults import of_families
@@ -140,7 +140,7 @@ def draw(
         chunkservers=chance.choice((3, 3, 4, 4, 5, 6)),
         clients=chance.randint(2, profile.clients_max),
         seconds=seconds,
-        knobs=_knobs(profile, chance),
+        knobs=replace(_knobs(profile, chance), repair_grace_s=_grace_s(profile, seed)),
         workloads=profile.workloads,
         strikes=_strikes(profile, seed, chance, seconds, faults),
         stall_max_s=profile.stall_max_s,
@@ -163,6 +163,11 @@ def _knobs(profile: Profile, chance: random.Random) -> Knobs:
         write_window_bytes=chance.choice([256 << 10, 1 << 20]),
         read_cache_bytes=chance.choice([0, 128 << 20]),
     )
+
+
+def _grace_s(profile: Profile, seed: int) -> float:
+    """Longer than anybody is away, mostly, or shorter, so that servers count as lost."""
+    return random.Random(f"{profile.name}/{seed}/grace").choice((3.0, 20.0, 20.0))
 
 
 def _kinds(profile: Profile, seed: int, many: int) -> list[str]:
