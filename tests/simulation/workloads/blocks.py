@@ -15,6 +15,7 @@ from dfs.layout import BLOCK_BYTES, CHUNK_BYTES
 from dfs.messages.common import ROOT
 from dfs.messages.operations import Create, SetAttributes
 from tests.simulation import registers
+from tests.simulation.history import Op
 from tests.simulation.stage import Stage
 from tests.simulation.workloads.common import loses_power, make_directory, pace, recorded
 
@@ -34,6 +35,7 @@ OFFSETS = (
     CHUNK_BYTES,
 )
 ZEROS = bytes(16)
+TORN = b"torn"
 WRITE, READ = "write", "read"
 
 
@@ -71,7 +73,9 @@ class Blocks:
                 await self._read("observer", observer, inode, offset)
         for register, ops in registers.grouped(self._stage.history.of(WRITE, READ)).items():
             writes = [op for op in ops if op.action == WRITE]
-            reads = [op for op in ops if op.action == READ and op.answer is not None]
+            reads = [op for op in ops if op.action == READ]
+            self._check_torn(register, writes, [read for read in reads if read.answer == TORN])
+            reads = [read for read in reads if read.answer != TORN]
             self._stage.reach["checked.reads"] += len(reads)
             for misread in registers.misreads(writes, reads, ZEROS):
                 around = [misread.read, *filter(None, (misread.write, misread.replaced_by))]
@@ -79,6 +83,14 @@ class Blocks:
                 if misread.write is None and misread.replaced_by is None:
                     text = f"block {register}: nobody wrote what was read: {misread.read}"
                 self._stage.broken("reads see the last write", text, around)
+
+    def _check_torn(self, register: object, writes: list[Op], reads: list[Op]) -> None:
+        """Only a write that is not known to have ended before may have been torn."""
+        for read in reads:
+            begun = [write for write in writes if write.began_s < read.ended_s]
+            if not any(write.is_open or write.ended_s > read.began_s for write in begun):
+                text = f"block {register} is a mixture, though all writes had ended: {read}"
+                self._stage.broken("blocks are whole", text, [read, *begun[-3:]])
 
     async def _write(self, who: str, client: Client, chance: random.Random) -> None:
         inode, count = chance.choice(self._files), chance.choice((1, 1, 1, 3))
@@ -123,17 +135,17 @@ class Blocks:
                 await file.close()
             op.answer = self._value(data, who, inode, offset)
 
-    def _value(self, data: bytes, who: str, inode: int, offset: int) -> bytes | None:
+    def _value(self, data: bytes, who: str, inode: int, offset: int) -> bytes:
         """What all of the block repeats; bytes beyond the end of the file are zeros.
 
-        None: torn, as a write may be that was under way when all servers lost their power.
+        TORN, as a write may be that was under way when all servers lost their power.
         """
         data = data.ljust(SIZE, b"\0")
         value = data[: len(ZEROS)]
         if value * (SIZE // len(value)) != data:
             if self._powerless:
                 self._stage.reach["blocks.torn"] += 1
-                return None
+                return TORN
             parts = dict.fromkeys(data[i : i + len(value)] for i in range(0, SIZE, len(value)))
             text = f"{who} reads a mixture at {offset} of inode {inode}: {list(parts)[:4]}"
             self._stage.broken("blocks are whole", text)
