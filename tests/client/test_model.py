@@ -233,7 +233,7 @@ def test_a_file_is_what_was_written_to_it_whatever_fails(
     steps: list[Write | Read | Truncate | Do],
     seed: int,
 ) -> None:
-    expected_logs("inode .* chunk")
+    expected_logs("inode .* chunk|ended the connection during the handshake")  # a reset then
     run(shared_key_file, steps, seed)
 
 
