@@ -41,7 +41,7 @@ from master.repair_plan import (
     may_shift,
     plan,
 )
-from master.repair_queue import Assessment, RepairQueue, Resting, judge, set_key
+from master.repair_queue import Assessment, Departures, RepairQueue, Resting, judge, set_key
 from master.repair_steps import RepairSteps
 from master.replica_notes import ReplicaNotes
 from master.settling import Settling
@@ -76,14 +76,6 @@ class Job:
     size_bytes: int
 
 
-@dataclass(slots=True)
-class Leave:
-    """A chunk that is to leave servers although nothing is said of these as a whole."""
-
-    servers: tuple[int, ...]
-    until: float
-
-
 class Repair:
     """The leader's repair of the whole cluster."""
 
@@ -106,7 +98,7 @@ class Repair:
         self.running: dict[int, Job] = {}
         self._queue = RepairQueue(tables, limits.repair_queue)
         self._resting = Resting(limits)
-        self._leaving: dict[int, Leave] = {}
+        self._leaving = Departures(limits)
         self._sizes = (0, 0)  # chunks seen, their bytes
         self._outflows = Outflows(tables, limits)
         self._assessed_at = 0.0
@@ -142,20 +134,14 @@ class Repair:
 
     def look_at(self, handle: int) -> None:
         """This chunk's replicas have changed, in a way that its set does not show."""
-        if self._notes.of(handle):
-            self._enqueue(handle)
+        hurried = self._resting.settled(handle, self._now())
+        if hurried or self._notes.of(handle):
+            self._enqueue(handle, RepairClass.ENDANGERED if hurried else None)
 
     def move_away(self, handle: int, servers: tuple[int, ...], *, hurried: bool = False) -> bool:
-        """The chunk should leave these servers; whether that is noted (there is a bound).
-
-        Forgotten after a while: whoever said it says it again, if it still holds.
-        """
-        now = self._now()
-        if len(self._leaving) >= self._limits.repair_queue and handle not in self._leaving:
-            self._leaving = {h: at for h, at in self._leaving.items() if at.until > now}
-            if len(self._leaving) >= self._limits.repair_queue:
-                return False
-        self._leaving[handle] = Leave(servers, now + self._limits.repair_retry_max_s)
+        """The chunk should leave these servers; whether that is noted (there is a bound)."""
+        if not self._leaving.note(handle, servers, self._now()):
+            return False
         self._enqueue(handle, RepairClass.ENDANGERED if hurried else None)
         return True
 
@@ -208,8 +194,10 @@ class Repair:
         walking = bool(self.assessment.actionable) and now >= self._walk_at
         if walking and len(self._queue) < self._limits.repair_changes_at_once:
             await self._walk()
+        self._recall()
         self._start_jobs(nursery)
-        return BUSY_S if walking and self._walk_at <= now else interval_s
+        pause_s = BUSY_S if walking and self._walk_at <= now else interval_s
+        return max(0.0, min(pause_s, self._resting.next_recall() - now))
 
     async def _assess(self) -> None:
         fleet, assessment = self.views(), Assessment()
@@ -248,14 +236,24 @@ class Repair:
         """Queue a single chunk if something is to be done for it."""
         found = self._find(handle)
         if found is None:
-            self._leaving.pop(handle, None)
+            self._leaving.forget(handle)
             return
         chunk, size = found
         kind = kind or classify(self._needs(chunk, size), self.views())
         if kind is None:
-            self._leaving.pop(handle, None)
+            self._leaving.forget(handle)
         elif self._is_free(handle) and self._queue.add(kind, handle):
             self._wake.set()
+
+    def _hurry(self, handle: int, kind: RepairClass) -> None:
+        """It has to rest; one in a hurry for no longer than that."""
+        if kind in HURRIED:
+            self._resting.hurry(handle)
+
+    def _recall(self) -> None:
+        """Queue again who is in a hurry and has rested."""
+        for handle in self._resting.recall(self._now()):
+            self._enqueue(handle, RepairClass.ENDANGERED)
 
     # -- one chunk
 
@@ -277,8 +275,7 @@ class Repair:
                 missing.append(server)
             elif note.version != chunk.version or note.state == ReplicaState.LOST:
                 behind.append(server)
-        leave = self._leaving.get(chunk.handle)
-        held = leave is not None and leave.until > self._now()
+        leaving = self._leaving.of(chunk.handle, self._now())
         return Needs(
             chunk.wanted,
             chunk.servers,
@@ -286,7 +283,7 @@ class Repair:
             missing=missing if not chunk.fresh else (),
             behind=behind,
             # Who has left may come back; `repair_rejoin_s` has it that this is not at once.
-            leaving=[s for s in leave.servers if s in chunk.servers] if leave and held else (),
+            leaving=[s for s in leaving if s in chunk.servers],
             avoid=self._resting.avoided(chunk.handle),
         )
 
@@ -349,17 +346,24 @@ class Repair:
             return True
         chunk, size = found
         if not self._settling.is_settled(handle, chunk.version):
-            self._resting.pause(handle, self._now() + self._limits.repair_interval_s / 4)
+            self._resting.until_settled(handle, self._now() + self._limits.repair_interval_s / 4)
+            self._hurry(handle, kind)
             return True
-        fleet = self.views(self.copies())
-        step = self._plan(kind, self._needs(chunk, size), handle, fleet)
+        fleet, needs = self.views(self.copies()), self._needs(chunk, size)
+        judged = classify(needs, fleet)
+        kind = min(kind, judged or kind)  # the walk does not see what members have
+        step = self._plan(kind, needs, handle, fleet)
         if step is Pause.BUSY:
             return False
         if step is Pause.LATER:
             self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
             return True
+        if step is None and judged is None:
+            self._resting.forget(handle)  # it was settled meanwhile
+            return True
         if step is None:
             self._resting.failed(handle, self._now())
+            self._hurry(handle, kind)
             return True
         if isinstance(step, Copy) and not self._has_slot(self._limits.repair_copies_at_once):
             return False
@@ -381,23 +385,30 @@ class Repair:
             else:
                 self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
         except Failure as error:
-            self._failed(handle, job, error)
+            self._failed(chunk, job, error)
         finally:
             if self.running.get(handle) is job:
                 del self.running[handle]
         self._enqueue(handle)
         self._wake.set()
 
-    def _failed(self, handle: int, job: Job, error: Failure) -> None:
-        overtaken = error.code is Code.STALE_VERSION  # the set was changed by somebody else
+    def _failed(self, chunk: Chunk, job: Job, error: Failure) -> None:
+        handle, now = chunk.handle, self._now()
+        found = queries.chunk_by_handle(self._tables, handle)
+        # Somebody else has changed the set: what was planned for the old one says nothing now.
+        overtaken = error.code is Code.STALE_VERSION or (
+            found is not None and found[2].version != chunk.version
+        )
         level = logging.INFO if overtaken else logging.WARNING
         text = "%s: repair of chunk %x (%s) failed: %s"
         log.log(level, text, self._env.name, handle, job.kind.label, error.message)
         if overtaken:
-            self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
+            pause_s = self._limits.repair_interval_s / (4 if job.kind in HURRIED else 1)
+            self._resting.pause(handle, now + pause_s)
         else:
             avoid = job.step.target if isinstance(job.step, Copy) else None
-            self._resting.failed(handle, self._now(), avoid)
+            self._resting.failed(handle, now, avoid)
+        self._hurry(handle, job.kind)
 
     async def _carry_out(self, job: Job, chunk: Chunk) -> bool:
         step = job.step

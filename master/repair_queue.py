@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 
 from dfs.config import MasterLimits
 from dfs.layout import CHUNK_BYTES
@@ -113,17 +114,24 @@ class Rest:
     until: float  # boottime
     failures: int = 0
     avoid: tuple[int, ...] = ()  # who failed to take it
+    unsettled: bool = False  # that is why
 
 
 class Resting:
-    """Chunks that are left alone for a while."""
+    """Chunks that are left alone for a while.
+
+    Most are found again by the walk. It cannot see that a chunk is in a hurry because of what a
+    member has, though: such ones are remembered, to be recalled as soon as they have rested.
+    """
 
     def __init__(self, limits: MasterLimits) -> None:
         self._limits = limits
         self._rests: dict[int, Rest] = {}
+        self._hurried: dict[int, None] = {}
 
     def clear(self) -> None:
         self._rests.clear()
+        self._hurried.clear()
 
     def rests(self, handle: int, now: float) -> bool:
         rest = self._rests.get(handle)
@@ -135,7 +143,40 @@ class Resting:
 
     def pause(self, handle: int, until: float) -> None:
         """Look at the chunk again then; nothing went wrong."""
-        self._rests.setdefault(handle, Rest(until)).until = until
+        rest = self._rests.setdefault(handle, Rest(until))
+        rest.until, rest.unsettled = until, False
+
+    def until_settled(self, handle: int, until: float) -> None:
+        """Look at the chunk again when it is settled, and then at the latest."""
+        self.pause(handle, until)
+        self._rests[handle].unsettled = True
+
+    def settled(self, handle: int, now: float) -> bool:
+        """End a rest `until_settled`; whether the chunk was in a hurry, which is forgotten."""
+        rest = self._rests.get(handle)
+        if rest is None or not rest.unsettled:
+            return False
+        self.pause(handle, now)
+        hurried = handle in self._hurried
+        self._hurried.pop(handle, None)
+        return hurried
+
+    def hurry(self, handle: int) -> None:
+        """Have the chunk recalled when it has rested."""
+        if len(self._hurried) < self._limits.repair_queue:
+            self._hurried[handle] = None
+
+    def recall(self, now: float) -> list[int]:
+        """Those in a hurry that have rested; they are forgotten."""
+        rested = [h for h in self._hurried if not self.rests(h, now)]
+        for handle in rested:
+            del self._hurried[handle]
+        return rested
+
+    def next_recall(self) -> float:
+        """The earliest time at which `recall` finds one."""
+        rests = (self._rests.get(h) for h in self._hurried)
+        return min((0.0 if rest is None else rest.until for rest in rests), default=inf)
 
     def failed(self, handle: int, now: float, avoid: int | None = None) -> None:
         """Leave it alone for a time that doubles; `avoid`: who failed to take it."""
@@ -146,6 +187,7 @@ class Resting:
         doubled = limits.repair_retry_s * 2.0 ** min(rest.failures, 20)
         rest.until = now + min(limits.repair_retry_max_s, doubled)
         rest.failures += 1
+        rest.unsettled = False
         if avoid is not None:
             rest.avoid = (*rest.avoid[-2:], avoid)
 
@@ -157,3 +199,44 @@ class Resting:
     def forget(self, handle: int) -> None:
         """All is well with it."""
         self._rests.pop(handle, None)
+
+
+@dataclass(slots=True)
+class Departure:
+    servers: tuple[int, ...]
+    until: float  # boottime
+
+
+class Departures:
+    """Chunks that are to leave servers although nothing is said of these as a whole.
+
+    Forgotten after a while: whoever said it says it again, if it still holds.
+    """
+
+    def __init__(self, limits: MasterLimits) -> None:
+        self._limits = limits
+        self._noted: dict[int, Departure] = {}
+
+    def clear(self) -> None:
+        self._noted.clear()
+
+    def __len__(self) -> int:
+        return len(self._noted)
+
+    def note(self, handle: int, servers: tuple[int, ...], now: float) -> bool:
+        """Whether that is noted; there is a bound."""
+        if len(self._noted) >= self._limits.repair_queue and handle not in self._noted:
+            self._noted = {h: d for h, d in self._noted.items() if d.until > now}
+            if len(self._noted) >= self._limits.repair_queue:
+                return False
+        self._noted[handle] = Departure(servers, now + self._limits.repair_retry_max_s)
+        return True
+
+    def of(self, handle: int, now: float) -> tuple[int, ...]:
+        """The servers that it is to leave."""
+        noted = self._noted.get(handle)
+        return noted.servers if noted is not None and noted.until > now else ()
+
+    def forget(self, handle: int) -> None:
+        """It has left them, or is gone."""
+        self._noted.pop(handle, None)

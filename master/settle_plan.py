@@ -59,7 +59,8 @@ class Order:
     """Settle: `servers` is the replica set to have, the source first; the others take part or not.
 
     `joining` are those of `chain` that hold no complete replica. `left_out` stay in the set and
-    are settled later. `lost`: what was acknowledged may be gone.
+    are settled later. `lost`: what was acknowledged may be gone. `suffices`: with what joins, as
+    many as the set must keep will be here.
     """
 
     servers: tuple[int, ...]
@@ -67,6 +68,7 @@ class Order:
     joining: tuple[int, ...]
     left_out: tuple[int, ...]
     lost: bool
+    suffices: bool
 
     @property
     def source(self) -> int:
@@ -149,6 +151,7 @@ def _order(members: Sequence[Member], source: Member, part: list[Member], least:
         joining=tuple(m.server for m in part if not m.complete),
         left_out=tuple(m.server for m in staying if m.server not in chain),
         lost=source.state == ReplicaState.LOST,
+        suffices=sum(m.present for m in part) >= least,
     )
 
 

@@ -435,14 +435,21 @@ class Settling:
         self._go_on(entry, order, version)
 
     def _go_on(self, entry: Entry, order: Order, version: int) -> None:
-        """Whoever was left out is tried again: when it returns, or more and more seldom."""
+        """Whoever was left out is tried again: when it returns, or more and more seldom.
+
+        One that failed and had to stay because there were too few leaves once others have joined:
+        until then a writer would wait in vain for it to serve.
+        """
+        failed = [s for s in order.left_out if entry.failures.get(s, 0) >= FAILURES_MAX]
+        may_leave = bool(order.joining and order.suffices and failed)
         for server in order.left_out:
             if server not in self._notes.of(entry.handle):
                 self._notes.put(entry.handle, server, Note(version - 1))
-            entry.failures[server] = FAILURES_MAX - 1
+            if not may_leave:
+                entry.failures[server] = FAILURES_MAX - 1
         behind = [s for s in order.left_out if self._chunkservers.connected(s) is not None]
         notes = self._notes.of(entry.handle)
-        if entry.unserved or entry.suspected >= version:
+        if entry.unserved or entry.suspected >= version or may_leave:
             entry.again = True
         elif any(0 < notes[s].version <= version for s in behind):
             entry.rounds += 1
@@ -465,6 +472,10 @@ class Settling:
         if error.errno == errno.ENOSPC and blamed in order.chain and blamed not in order.joining:
             # Nothing acknowledged is longer than what it has: let it be the source.
             entry.full = {blamed: None}
+        elif error.errno == errno.EROFS and entry.failures.get(blamed, 0) < FAILURES_MAX:
+            entry.failures[blamed] = FAILURES_MAX  # it will not do so a moment later either
+            entry.again = True
+            return
         elif error.code in _MEMBER_FAILED or error.code in (Code.NO_REPLICA, Code.STALE_VERSION):
             entry.failures[blamed] = entry.failures.get(blamed, 0) + 1
         self._try_later(entry)

@@ -38,7 +38,7 @@ def order(*members: Member, fresh: bool = False, waited_s: float = 0.0) -> Order
 
 def test_equal_replicas_keep_the_chain() -> None:
     found = order(member(3), member(1), member(2))
-    assert found == Order((3, 1, 2), (1, 2), (), (), lost=False)
+    assert found == Order((3, 1, 2), (1, 2), (), (), lost=False, suffices=True)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_joining_replica_takes_part_and_is_never_the_source() -> None:
 
 def test_the_dead_are_left_out_and_stay_in_the_set() -> None:
     found = order(absent(1), member(2), member(3))
-    assert found == Order((2, 1, 3), (3,), (), (1,), lost=False)
+    assert found == Order((2, 1, 3), (3,), (), (1,), lost=False, suffices=True)
 
 
 def test_where_too_few_are_here_the_absent_are_tried_once() -> None:
@@ -118,7 +118,7 @@ def test_a_member_that_lost_its_replica_leaves_while_enough_have_theirs() -> Non
 
 def test_a_fresh_chunk_gets_the_replicas_that_are_missing() -> None:
     found = order(member(1, version=0), member(2), member(3, version=0), fresh=True)
-    assert found == Order((2, 1, 3), (1, 3), (1, 3), (), lost=False)
+    assert found == Order((2, 1, 3), (1, 3), (1, 3), (), lost=False, suffices=True)
     assert plan(member(1, version=0), member(2, version=0), fresh=True) is None
 
 
@@ -135,9 +135,17 @@ def test_a_joining_member_that_fails_leaves_at_once() -> None:
     assert order(member(1), failing).servers == (1,)
 
 
+def test_enough_will_be_here_when_those_that_join_have_joined() -> None:
+    failing = member(1, failures=FAILURES_MAX)
+    alone = order(failing, member(2))
+    assert (alone.left_out, alone.suffices) == ((1,), False)
+    joined = order(failing, member(2), member(3, JOINING))
+    assert (joined.left_out, joined.joining, joined.suffices) == ((1,), (3,), True)
+
+
 def test_a_replica_that_is_ahead_is_left_alone() -> None:
     found = order(member(1), member(2), member(3, version=9, ahead=True))
-    assert found == Order((1, 2, 3), (2,), (), (3,), lost=False)
+    assert found == Order((1, 2, 3), (2,), (), (3,), lost=False, suffices=True)
 
 
 MEMBERS = st.lists(
