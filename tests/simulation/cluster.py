@@ -84,8 +84,8 @@ class SimCluster:
         self.world = world
         self.knobs = knobs or Knobs()
         self.masters = {n: f"master-{n}:{PORT}" for n in range(1, masters + 1)}
-        self._first_masters = tuple(self.masters.values())  # what chunkservers are configured with
         self.chunkservers = {n: f"chunkserver-{n}:{PORT}" for n in range(1, chunkservers + 1)}
+        self._configured: dict[int, tuple[str, ...]] = {}  # the masters in their configurations
         self._last_master = masters
         self.running: dict[str, MasterServer] = {}
         self.storing: dict[str, ChunkServer] = {}
@@ -113,7 +113,12 @@ class SimCluster:
         del self.masters[n]
         self.running.pop(f"master-{n}", None)
 
+    def configure(self, n: int) -> None:
+        """Write a chunkserver's configuration: with the masters that there are now."""
+        self._configured[n] = tuple(self.masters.values())
+
     async def start_chunkserver(self, n: int) -> None:
+        self.configure(n)
         await self.world.start(f"chunkserver-{n}", partial(self._run_chunkserver, n))
 
     async def _run_master(
@@ -194,7 +199,7 @@ class SimCluster:
             listen=self.chunkservers[n],
             data_dirs=("/disk-a", "/disk-b"),
             key_file=str(self._key_file),
-            masters=self._first_masters,
+            masters=self._configured[n],
             limits=ChunkserverLimits(unknown_grace_s=self.knobs.unknown_grace_s),
         )
 

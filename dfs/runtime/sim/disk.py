@@ -119,11 +119,14 @@ class Media:
                     partly()
                 env.crash(f"before {what}", power_loss=self._crash_loses_power)
 
-    def wipe(self) -> None:
-        """A new, empty disk."""
-        self._names.clear()
-        self._directories = {"/": None}
-        self._unsynced_names.clear()
+    def wipe(self, prefix: str = "/") -> None:
+        """A new, empty disk where paths begin so. Part of it: only after a power loss."""
+        for kept in (self._names, self._directories):
+            for path in [path for path in kept if path.startswith(prefix) and path != "/"]:
+                del kept[path]
+        if prefix == "/":
+            self._unsynced_names.clear()
+        assert not self._unsynced_names, "names that would come back"
 
     def lose_power(self) -> None:
         """Forget what was not durable."""

@@ -97,6 +97,19 @@ async def bad_sectors(arena: Arena, chance: random.Random) -> None:
 
 
 @kind("disks")
+async def replace_chunkserver_disk(arena: Arena, chance: random.Random) -> None:
+    """A server returns with one empty disk, or two."""
+    async with arena.harming():
+        number = chance.choice(list(arena.cluster.chunkservers))
+        name, lost = f"chunkserver-{number}", chance.choice((*DISKS, "/"))
+        arena.world.crash(name)
+        arena.world.disk(name).wipe(lost)
+        arena.cluster.configure(number)
+        arena.world.tell("disk replaced", name, lost)
+        await until_alive(arena, name)
+
+
+@kind("disks")
 async def fail_master_disk(arena: Arena, chance: random.Random) -> None:
     """A master's disk refuses changes, or is full: the process ends, again and again."""
     media = arena.world.disk(arena.master(chance))
