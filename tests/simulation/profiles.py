@@ -16,6 +16,7 @@ from tests.simulation.faults import of_families
 from tests.simulation.plan import Plan, Strike
 
 ALWAYS = ("masters", "chunkservers", "clients", "links", "clocks")
+DISKS = ("power", "disks", "master disks")
 KINDS_MAX = 6
 GAP_MIN_S, GAP_MAX_S = 0.5, 8.0
 
@@ -43,7 +44,7 @@ PROFILES = {
             "trees",
             "each client in a tree of its own, knowing every answer; shared files in turn",
             ("trees",),
-            (*ALWAYS, "power", "disks", "everything", "operations", "members"),
+            (*ALWAYS, *DISKS, "everything", "operations", "members"),
         ),
         Profile(
             "namespace",
@@ -56,7 +57,7 @@ PROFILES = {
             "orphans",
             "files unlinked while open; trees built and torn down",
             ("orphans", "teardown"),
-            (*ALWAYS, "power", "disks", "everything", "client deaths"),
+            (*ALWAYS, *DISKS, "everything", "client deaths"),
             reap_batches=(16, 256),
         ),
         Profile(
@@ -70,27 +71,27 @@ PROFILES = {
             "blocks",
             "overwrites of shared blocks; each block a register",
             ("blocks",),
-            (*ALWAYS, "power", "disks", "everything", "operations", "client deaths"),
+            (*ALWAYS, *DISKS, "everything", "operations", "client deaths"),
             clients_max=4,
         ),
         Profile(
             "logs",
             "append-only logs read along; prefixes of dead clients",
             ("logs",),
-            (*ALWAYS, "power", "disks", "everything", "operations", "client deaths"),
+            (*ALWAYS, *DISKS, "everything", "operations", "client deaths"),
             focus=("client deaths",),
         ),
         Profile(
             "turns",
             "files changed in turn: cuts, growth, holes, ends of chunks",
             ("turns",),
-            (*ALWAYS, "power", "disks", "everything", "operations"),
+            (*ALWAYS, *DISKS, "everything", "operations"),
         ),
         Profile(
             "streams",
             "big sequential streams through failing chains",
             ("streams",),
-            ("masters", "chunkservers", "power", "disks", "links"),
+            ("masters", "chunkservers", *DISKS, "links"),
             focus=("chunkservers",),
             clients_max=2,
         ),
@@ -110,9 +111,10 @@ PROFILES = {
         ),
         Profile(
             "losses",
-            "a master or a chunkserver is lost, one at a time; nobody waits for long (C6)",
+            "a master, a chunkserver or a disk is lost, one at a time; nobody waits for long (C6)",
             ("trees",),
-            ("losses",),
+            ("losses", "power", "disks"),
+            focus=("losses",),
             stall_max_s=3.0,
         ),
         Profile(

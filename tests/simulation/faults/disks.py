@@ -109,7 +109,7 @@ async def replace_chunkserver_disk(arena: Arena, chance: random.Random) -> None:
         await until_alive(arena, name)
 
 
-@kind("disks")
+@kind("master disks")
 async def fail_master_disk(arena: Arena, chance: random.Random) -> None:
     """A master's disk refuses changes, or is full: the process ends, again and again."""
     media = arena.world.disk(arena.master(chance))
