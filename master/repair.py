@@ -1,7 +1,8 @@
 """The repair queue: keeps as many replicas of every chunk as it should have, where they should be.
 
-Once an interval it judges all replica sets (`repair_queue`), looks for the chunks concerned, and
-works on them class by class: endangered, under-replicated, draining, misplaced, then surplus; and,
+Once an interval it judges all replica sets (`repair_queue`) and looks for the chunks concerned;
+those of which it is known that members have not what they should are looked at one by one. It works
+on them class by class: endangered, under-replicated, draining, misplaced, then surplus; and,
 when nothing waits, evening out the servers' use. Each piece of work is one step (`repair_plan`,
 `repair_steps`), after which the chunk is judged again. Chunks that are not settled are left to
 `settling` first.
@@ -13,8 +14,8 @@ replicated state alone.
 
 from __future__ import annotations
 
-import enum
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
@@ -33,11 +34,13 @@ from master.repair_pace import Pace
 from master.repair_plan import (
     Copy,
     Needs,
+    Pause,
     Remove,
     RepairClass,
     Shift,
     classify,
     find_shift,
+    is_taken,
     may_shift,
     plan,
 )
@@ -54,17 +57,11 @@ log = logging.getLogger(__name__)
 NS = 1_000_000_000
 SLICES = 4  # of the walk between two looks at what else is to do
 BUSY_S = 0.02  # pause between them
-HURRIED = (RepairClass.ENDANGERED,)
 UNBOUNDED = 1 << 30
 FRUITLESS_MAX = 5  # doublings
+UNSEEN_AT_ONCE = 128
+UNSEEN_S = 0.25  # between two looks at such
 SETS_AT_ONCE = 512  # judged without letting other tasks run
-
-
-class Pause(enum.Enum):
-    """Why a chunk's next step cannot begin now."""
-
-    BUSY = 1  # the servers have enough to do
-    LATER = 2  # somebody may come back, and then there is less to do
 
 
 @dataclass(slots=True)
@@ -99,6 +96,7 @@ class Repair:
         self._queue = RepairQueue(tables, limits.repair_queue)
         self._resting = Resting(limits)
         self._leaving = Departures(limits)
+        self._unseen: deque[int] = deque()  # chunks to be looked at that the walk sees nothing of
         self._sizes = (0, 0)  # chunks seen, their bytes
         self._outflows = Outflows(tables, limits)
         self._assessed_at = 0.0
@@ -119,6 +117,7 @@ class Repair:
         self._queue.clear()
         self._resting.clear()
         self._leaving.clear()
+        self._unseen.clear()
         self._outflows.clear()
         self._assessed_at = self._walk_at = 0.0
         self._found, self._fruitless = False, 0
@@ -134,16 +133,16 @@ class Repair:
 
     def look_at(self, handle: int) -> None:
         """This chunk's replicas have changed, in a way that its set does not show."""
-        hurried = self._resting.settled(handle, self._now())
-        if hurried or self._notes.of(handle):
-            self._enqueue(handle, RepairClass.ENDANGERED if hurried else None)
+        self._resting.changed(handle, self._now())
+        if self._notes.of(handle) or self._leaving.of(handle, self._now()):
+            self._enqueue(handle, self.views())
 
     def move_away(self, handle: int, servers: tuple[int, ...], *, hurried: bool = False) -> bool:
         """The chunk should leave these servers; whether that is noted (there is a bound)."""
-        if not self._leaving.note(handle, servers, self._now()):
-            return False
-        self._enqueue(handle, RepairClass.ENDANGERED if hurried else None)
-        return True
+        noted = self._leaving.note(handle, servers, self._now(), hurried=hurried)
+        if noted:
+            self._enqueue(handle, self.views())
+        return noted
 
     def mean_size_bytes(self) -> int:
         """Of the chunks that were looked at."""
@@ -194,10 +193,11 @@ class Repair:
         walking = bool(self.assessment.actionable) and now >= self._walk_at
         if walking and len(self._queue) < self._limits.repair_changes_at_once:
             await self._walk()
-        self._recall()
+        self._look_at_unseen()
         self._start_jobs(nursery)
-        pause_s = BUSY_S if walking and self._walk_at <= now else interval_s
-        return max(0.0, min(pause_s, self._resting.next_recall() - now))
+        if walking and self._walk_at <= now:
+            return BUSY_S
+        return min(interval_s, UNSEEN_S) if self._unseen else interval_s
 
     async def _assess(self) -> None:
         fleet, assessment = self.views(), Assessment()
@@ -226,34 +226,36 @@ class Repair:
 
     def _visit(self, chunk: Chunk) -> None:
         kind = self.assessment.actionable.get(set_key(chunk))
-        if kind is not None and self._is_free(chunk.handle):
+        if kind is not None and self._is_free(chunk.handle, kind):
             self._queue.add(kind, chunk.handle)
 
-    def _is_free(self, handle: int) -> bool:
-        return handle not in self.running and not self._resting.rests(handle, self._now())
+    def _look_at_unseen(self) -> None:
+        """Go over the chunks of which more is known than their sets show, some at a time."""
+        fleet = self.views()
+        for _ in range(min(len(self._unseen), UNSEEN_AT_ONCE)):
+            self._enqueue(self._unseen.popleft(), fleet)
+        if not self._unseen:
+            self._unseen.extend(self._notes.chunks())
+            self._unseen.extend(self._leaving.chunks())
 
-    def _enqueue(self, handle: int, kind: RepairClass | None = None) -> None:
+    def _is_free(self, handle: int, kind: RepairClass) -> bool:
+        rests = self._resting.rests(handle, kind, self._now())
+        return handle not in self.running and not rests
+
+    def _enqueue(self, handle: int, fleet: Fleet) -> None:
         """Queue a single chunk if something is to be done for it."""
         found = self._find(handle)
-        if found is None:
-            self._leaving.forget(handle)
-            return
-        chunk, size = found
-        kind = kind or classify(self._needs(chunk, size), self.views())
+        kind = self._judge(found[0], self._needs(*found), fleet) if found is not None else None
         if kind is None:
             self._leaving.forget(handle)
-        elif self._is_free(handle) and self._queue.add(kind, handle):
+        elif self._is_free(handle, kind) and self._queue.add(kind, handle):
             self._wake.set()
 
-    def _hurry(self, handle: int, kind: RepairClass) -> None:
-        """It has to rest; one in a hurry for no longer than that."""
-        if kind in HURRIED:
-            self._resting.hurry(handle)
-
-    def _recall(self) -> None:
-        """Queue again who is in a hurry and has rested."""
-        for handle in self._resting.recall(self._now()):
-            self._enqueue(handle, RepairClass.ENDANGERED)
+    def _judge(self, chunk: Chunk, needs: Needs, fleet: Fleet) -> RepairClass | None:
+        """The class of a single chunk."""
+        kind = classify(needs, fleet)
+        hurried = kind is not None and self._leaving.is_hurried(chunk.handle, self._now())
+        return RepairClass.ENDANGERED if hurried else kind
 
     # -- one chunk
 
@@ -341,29 +343,27 @@ class Repair:
 
     def _start(self, nursery: trio.Nursery, kind: RepairClass, handle: int) -> bool:
         """Begin the chunk's next step, if it has one; False when it has to wait for its turn."""
-        found = self._find(handle)
-        if found is None or not self._is_free(handle):
+        found, now, limits = self._find(handle), self._now(), self._limits
+        if found is None or not self._is_free(handle, kind):
             return True
         chunk, size = found
         if not self._settling.is_settled(handle, chunk.version):
-            self._resting.until_settled(handle, self._now() + self._limits.repair_interval_s / 4)
-            self._hurry(handle, kind)
+            self._resting.until_settled(handle, kind, now, limits.repair_interval_s / 4)
             return True
         fleet, needs = self.views(self.copies()), self._needs(chunk, size)
-        judged = classify(needs, fleet)
-        kind = min(kind, judged or kind)  # the walk does not see what members have
+        judged = self._judge(chunk, needs, fleet)
+        if judged is None:  # somebody else has seen to it, or nobody who has it is here
+            self._resting.forget(handle)
+            return True
+        kind = judged
         step = self._plan(kind, needs, handle, fleet)
         if step is Pause.BUSY:
             return False
         if step is Pause.LATER:
-            self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
-            return True
-        if step is None and judged is None:
-            self._resting.forget(handle)  # it was settled meanwhile
+            self._resting.pause(handle, kind, now, limits.repair_interval_s)
             return True
         if step is None:
-            self._resting.failed(handle, self._now())
-            self._hurry(handle, kind)
+            self._resting.failed(handle, kind, now)
             return True
         if isinstance(step, Copy) and not self._has_slot(self._limits.repair_copies_at_once):
             return False
@@ -383,32 +383,37 @@ class Repair:
             if await self._carry_out(job, chunk):
                 self._resting.forget(handle)
             else:
-                self._resting.pause(handle, self._now() + self._limits.repair_interval_s)
+                self._rest_after(job, handle, overtaken=isinstance(job.step, Remove))
         except Failure as error:
             self._failed(chunk, job, error)
         finally:
             if self.running.get(handle) is job:
                 del self.running[handle]
-        self._enqueue(handle)
+        self._enqueue(handle, self.views())
         self._wake.set()
 
     def _failed(self, chunk: Chunk, job: Job, error: Failure) -> None:
-        handle, now = chunk.handle, self._now()
-        found = queries.chunk_by_handle(self._tables, handle)
-        # Somebody else has changed the set: what was planned for the old one says nothing now.
-        overtaken = error.code is Code.STALE_VERSION or (
-            found is not None and found[2].version != chunk.version
-        )
+        overtaken = error.code is Code.STALE_VERSION or self._was_overtaken(chunk, job.step)
         level = logging.INFO if overtaken else logging.WARNING
         text = "%s: repair of chunk %x (%s) failed: %s"
-        log.log(level, text, self._env.name, handle, job.kind.label, error.message)
+        log.log(level, text, self._env.name, chunk.handle, job.kind.label, error.message)
+        self._rest_after(job, chunk.handle, overtaken=overtaken)
+
+    def _was_overtaken(self, chunk: Chunk, step: Copy | Remove) -> bool:
+        """Whether somebody else has changed the set: what was planned for the old one is moot."""
+        found = queries.chunk_by_handle(self._tables, chunk.handle)
+        if found is None:
+            return True
+        return found[2].version != chunk.version and not is_taken(step, found[2].servers)
+
+    def _rest_after(self, job: Job, handle: int, *, overtaken: bool) -> None:
         if overtaken:
-            pause_s = self._limits.repair_interval_s / (4 if job.kind in HURRIED else 1)
-            self._resting.pause(handle, now + pause_s)
+            shorter = 4 if job.kind == RepairClass.ENDANGERED else 1
+            pause_s = self._limits.repair_interval_s / shorter
+            self._resting.pause(handle, job.kind, self._now(), pause_s)
         else:
             avoid = job.step.target if isinstance(job.step, Copy) else None
-            self._resting.failed(handle, now, avoid)
-        self._hurry(handle, job.kind)
+            self._resting.failed(handle, job.kind, self._now(), avoid)
 
     async def _carry_out(self, job: Job, chunk: Chunk) -> bool:
         step = job.step
@@ -430,7 +435,7 @@ class Repair:
 
     def _rate_of_one(self, job: Job) -> int:
         """What one copy may take, when as many run as may."""
-        allowed = self.pace.allowed(endangered=job.kind in HURRIED)
+        allowed = self.pace.allowed(endangered=job.kind == RepairClass.ENDANGERED)
         slots = self._limits.repair_copies_at_once
         ready = sum(v.ready for v in self.views().values())
         slots = min(slots, max(1, ready * self._limits.copies_per_server // 2))
@@ -462,7 +467,7 @@ class Repair:
 
         def visit(chunk: Chunk) -> None:
             needs = Needs(chunk.wanted, chunk.servers, CHUNK_BYTES)
-            free = not found and self._is_free(chunk.handle)
+            free = not found and self._is_free(chunk.handle, RepairClass.REBALANCING)
             if free and may_shift(shift, needs, fleet):
                 found.append(chunk.handle)
 

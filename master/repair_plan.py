@@ -60,6 +60,20 @@ class Remove:
     servers: tuple[int, ...]
 
 
+class Pause(enum.Enum):
+    """Why a chunk's next step cannot begin now."""
+
+    BUSY = 1  # the servers have enough to do
+    LATER = 2  # somebody may come back, and then there is less to do
+
+
+def is_taken(step: Copy | Remove, servers: Collection[int]) -> bool:
+    """Whether this set is one after the step."""
+    if isinstance(step, Copy):
+        return step.target in servers
+    return not any(server in servers for server in step.servers)
+
+
 class _Members:
     """A chunk's members, sorted by what they are worth."""
 

@@ -3,7 +3,8 @@
 The classes' sizes come from the replica sets that chunks have, of which there are few however many
 chunks there are. The chunks themselves are found by walking through all of them, some at a time,
 from a cursor; those of a set that something can be done for go into the bounded queue of their
-class. Nothing here has to be remembered: what is dropped is found again on the next round.
+class. Nothing here has to be remembered: what is dropped is found again on the next round, by the
+walk, or, where it is what members have that is wrong, by going over the notes (`repair`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf
 
 from dfs.config import MasterLimits
 from dfs.layout import CHUNK_BYTES
@@ -59,7 +59,7 @@ class RepairQueue:
     def __init__(self, tables: Tables, limit: int) -> None:
         self._tables, self._limit = tables, limit
         self._waiting: dict[RepairClass, deque[int]] = {kind: deque() for kind in RepairClass}
-        self._queued: dict[int, None] = {}
+        self._queued: dict[int, RepairClass] = {}  # what it waits as; elsewhere it is out of date
         self._cursor = (0, 0)
 
     def clear(self) -> None:
@@ -72,28 +72,29 @@ class RepairQueue:
         return len(self._queued)
 
     def add(self, kind: RepairClass, handle: int) -> bool:
-        """Whether the chunk waits now; not when it does already, or when too many do."""
+        """Whether the chunk waits anew; not when it does as that already, or when too many do."""
         waiting = self._waiting[kind]
-        if handle in self._queued or len(waiting) >= self._limit:
+        if self._queued.get(handle, kind + 1) <= kind or len(waiting) >= self._limit:
             return False
         waiting.append(handle)
-        self._queued[handle] = None
+        self._queued[handle] = kind
         return True
 
     def pop(self, kind: RepairClass) -> int | None:
         """The chunk of that class that waits longest."""
         waiting = self._waiting[kind]
-        if not waiting:
-            return None
-        handle = waiting.popleft()
-        del self._queued[handle]
-        return handle
+        while waiting:
+            handle = waiting.popleft()
+            if self._queued.get(handle) == kind:
+                del self._queued[handle]
+                return handle
+        return None
 
     def put_back(self, kind: RepairClass, handle: int) -> None:
         """It could not be worked on now."""
         if handle not in self._queued:
             self._waiting[kind].appendleft(handle)
-            self._queued[handle] = None
+            self._queued[handle] = kind
 
     def walk(self, limit: int, visit: Callable[[Chunk], None]) -> bool:
         """Visit the next `limit` chunks; whether the walk has come to its end and begins anew."""
@@ -112,82 +113,54 @@ def set_key(chunk: Chunk) -> SetKey:
 @dataclass(slots=True)
 class Rest:
     until: float  # boottime
+    kind: RepairClass  # what it rests as; for more urgent work it does not
     failures: int = 0
     avoid: tuple[int, ...] = ()  # who failed to take it
     unsettled: bool = False  # that is why
 
 
 class Resting:
-    """Chunks that are left alone for a while.
-
-    Most are found again by the walk. It cannot see that a chunk is in a hurry because of what a
-    member has, though: such ones are remembered, to be recalled as soon as they have rested.
-    """
+    """Chunks that are left alone for a while."""
 
     def __init__(self, limits: MasterLimits) -> None:
         self._limits = limits
         self._rests: dict[int, Rest] = {}
-        self._hurried: dict[int, None] = {}
+        self._many = 4 * limits.repair_queue
 
     def clear(self) -> None:
         self._rests.clear()
-        self._hurried.clear()
 
-    def rests(self, handle: int, now: float) -> bool:
+    def rests(self, handle: int, kind: RepairClass, now: float) -> bool:
         rest = self._rests.get(handle)
-        return rest is not None and rest.until > now
+        return rest is not None and rest.until > now and kind >= rest.kind
 
     def avoided(self, handle: int) -> tuple[int, ...]:
         rest = self._rests.get(handle)
         return () if rest is None else rest.avoid
 
-    def pause(self, handle: int, until: float) -> None:
+    def pause(self, handle: int, kind: RepairClass, now: float, for_s: float) -> None:
         """Look at the chunk again then; nothing went wrong."""
-        rest = self._rests.setdefault(handle, Rest(until))
-        rest.until, rest.unsettled = until, False
+        self._rest(handle, kind, now).until = now + for_s
 
-    def until_settled(self, handle: int, until: float) -> None:
-        """Look at the chunk again when it is settled, and then at the latest."""
-        self.pause(handle, until)
-        self._rests[handle].unsettled = True
+    def until_settled(self, handle: int, kind: RepairClass, now: float, for_s: float) -> None:
+        """Look at the chunk again when its replicas have changed, and then at the latest."""
+        rest = self._rest(handle, kind, now)
+        rest.until, rest.unsettled = now + for_s, True
 
-    def settled(self, handle: int, now: float) -> bool:
-        """End a rest `until_settled`; whether the chunk was in a hurry, which is forgotten."""
+    def changed(self, handle: int, now: float) -> None:
+        """End a rest `until_settled`."""
         rest = self._rests.get(handle)
-        if rest is None or not rest.unsettled:
-            return False
-        self.pause(handle, now)
-        hurried = handle in self._hurried
-        self._hurried.pop(handle, None)
-        return hurried
+        if rest is not None and rest.unsettled:
+            rest.until = now
 
-    def hurry(self, handle: int) -> None:
-        """Have the chunk recalled when it has rested."""
-        if len(self._hurried) < self._limits.repair_queue:
-            self._hurried[handle] = None
-
-    def recall(self, now: float) -> list[int]:
-        """Those in a hurry that have rested; they are forgotten."""
-        rested = [h for h in self._hurried if not self.rests(h, now)]
-        for handle in rested:
-            del self._hurried[handle]
-        return rested
-
-    def next_recall(self) -> float:
-        """The earliest time at which `recall` finds one."""
-        rests = (self._rests.get(h) for h in self._hurried)
-        return min((0.0 if rest is None else rest.until for rest in rests), default=inf)
-
-    def failed(self, handle: int, now: float, avoid: int | None = None) -> None:
+    def failed(self, handle: int, kind: RepairClass, now: float, avoid: int | None = None) -> None:
         """Leave it alone for a time that doubles; `avoid`: who failed to take it."""
-        limits = self._limits
-        if len(self._rests) >= 4 * limits.repair_queue:
-            self._rests = {h: r for h, r in self._rests.items() if r.until > now}
-        rest = self._rests.setdefault(handle, Rest(now))
-        doubled = limits.repair_retry_s * 2.0 ** min(rest.failures, 20)
+        limits, rest = self._limits, self._rest(handle, kind, now)
+        hurried = kind == RepairClass.ENDANGERED
+        first_s = limits.repair_interval_s if hurried else limits.repair_retry_s
+        doubled = first_s * 2.0 ** min(rest.failures, 20)
         rest.until = now + min(limits.repair_retry_max_s, doubled)
         rest.failures += 1
-        rest.unsettled = False
         if avoid is not None:
             rest.avoid = (*rest.avoid[-2:], avoid)
 
@@ -200,11 +173,20 @@ class Resting:
         """All is well with it."""
         self._rests.pop(handle, None)
 
+    def _rest(self, handle: int, kind: RepairClass, now: float) -> Rest:
+        if len(self._rests) >= self._many:
+            self._rests = {h: r for h, r in self._rests.items() if r.until > now}
+            self._many = max(4 * self._limits.repair_queue, 2 * len(self._rests))
+        rest = self._rests.setdefault(handle, Rest(now, kind))
+        rest.kind, rest.unsettled = kind, False
+        return rest
+
 
 @dataclass(slots=True)
 class Departure:
     servers: tuple[int, ...]
     until: float  # boottime
+    hurried: bool
 
 
 class Departures:
@@ -223,19 +205,29 @@ class Departures:
     def __len__(self) -> int:
         return len(self._noted)
 
-    def note(self, handle: int, servers: tuple[int, ...], now: float) -> bool:
+    def note(self, handle: int, servers: tuple[int, ...], now: float, *, hurried: bool) -> bool:
         """Whether that is noted; there is a bound."""
         if len(self._noted) >= self._limits.repair_queue and handle not in self._noted:
             self._noted = {h: d for h, d in self._noted.items() if d.until > now}
             if len(self._noted) >= self._limits.repair_queue:
                 return False
-        self._noted[handle] = Departure(servers, now + self._limits.repair_retry_max_s)
+        until = now + self._limits.repair_retry_max_s
+        self._noted[handle] = Departure(servers, until, hurried)
         return True
+
+    def chunks(self) -> list[int]:
+        """Those that are noted."""
+        return list(self._noted)
 
     def of(self, handle: int, now: float) -> tuple[int, ...]:
         """The servers that it is to leave."""
         noted = self._noted.get(handle)
         return noted.servers if noted is not None and noted.until > now else ()
+
+    def is_hurried(self, handle: int, now: float) -> bool:
+        """Whether it is to leave them at once."""
+        noted = self._noted.get(handle)
+        return noted is not None and noted.until > now and noted.hurried
 
     def forget(self, handle: int) -> None:
         """It has left them, or is gone."""

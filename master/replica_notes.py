@@ -44,6 +44,10 @@ class ReplicaNotes:
         """The notes of one chunk's replicas, by server."""
         return self._by_chunk.get(handle, {})
 
+    def chunks(self) -> list[int]:
+        """The chunks with notes."""
+        return list(self._by_chunk)
+
     def put(self, handle: int, server: int, note: Note) -> None:
         self._by_chunk.setdefault(handle, {})[server] = note
         self._by_server.setdefault(server, {})[handle] = None

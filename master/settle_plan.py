@@ -59,8 +59,8 @@ class Order:
     """Settle: `servers` is the replica set to have, the source first; the others take part or not.
 
     `joining` are those of `chain` that hold no complete replica. `left_out` stay in the set and
-    are settled later. `lost`: what was acknowledged may be gone. `suffices`: with what joins, as
-    many as the set must keep will be here.
+    are settled later. `lost`: what was acknowledged may be gone. `suffices`: when this is done,
+    so many will be here that those left out need not stay.
     """
 
     servers: tuple[int, ...]
@@ -166,4 +166,4 @@ def _may_leave(member: Member, members: Sequence[Member], part: list[Member], le
     if not member.complete:
         others = [m for m in members if m.complete and m.failures < FAILURES_MAX]
         return len(others) >= least
-    return sum(m.complete and m.present for m in part) >= least
+    return sum(m.complete and m.present and m.state != ReplicaState.LOST for m in part) >= least

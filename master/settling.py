@@ -290,7 +290,7 @@ class Settling:
             patience=self._patience,
         )
         if decision is None or not self._is_needed(entry, chunk, decision):
-            self._finish(entry)
+            self._rest(entry, chunk.servers, chunk.version)
         elif isinstance(decision, Wait):
             self._wait(entry, chunk, decision)
         elif not entry.urgent and self._is_busy(decision.source):
@@ -440,22 +440,28 @@ class Settling:
         One that failed and had to stay because there were too few leaves once others have joined:
         until then a writer would wait in vain for it to serve.
         """
-        failed = [s for s in order.left_out if entry.failures.get(s, 0) >= FAILURES_MAX]
-        may_leave = bool(order.joining and order.suffices and failed)
         for server in order.left_out:
             if server not in self._notes.of(entry.handle):
                 self._notes.put(entry.handle, server, Note(version - 1))
-            if not may_leave:
-                entry.failures[server] = FAILURES_MAX - 1
-        behind = [s for s in order.left_out if self._chunkservers.connected(s) is not None]
-        notes = self._notes.of(entry.handle)
-        if entry.unserved or entry.suspected >= version or may_leave:
+            entry.failures[server] = max(FAILURES_MAX - 1, entry.failures.get(server, 0))
+        failed = any(entry.failures[s] >= FAILURES_MAX for s in order.left_out)
+        if entry.unserved or entry.suspected >= version or (order.suffices and failed):
             entry.again = True
-        elif any(0 < notes[s].version <= version for s in behind):
-            entry.rounds += 1
-            self._schedule(entry, self._backoff_s(entry.rounds + 3))
         else:
+            self._rest(entry, order.servers, version)
+
+    def _rest(self, entry: Entry, servers: Iterable[int], version: int) -> None:
+        """Nothing is to be done now; whoever is here and behind is tried more and more seldom."""
+        notes = self._notes.of(entry.handle)
+        behind = [s for s in servers if s in notes and 0 < notes[s].version <= version]
+        behind = [s for s in behind if self._chunkservers.connected(s) is not None]
+        if not behind:
             self._finish(entry)
+            return
+        for server in behind:
+            entry.failures[server] = min(entry.failures.get(server, 0), FAILURES_MAX - 1)
+        entry.rounds += 1
+        self._schedule(entry, self._backoff_s(entry.rounds + 3))
 
     def _failed(self, entry: Entry, order: Order, version: int, error: Failure) -> None:
         blamed = self._blamed(order, error)

@@ -18,6 +18,7 @@ from master.repair_plan import (
     Shift,
     classify,
     find_shift,
+    is_taken,
     is_unreadable,
     may_shift,
     plan,
@@ -160,6 +161,13 @@ def test_a_chunk_leaves_a_single_server() -> None:
     assert step(needs(1, 2, 3, leaving=(2,)), *views) == Copy(4, (1, 2, 3))
     assert step(needs(1, 2, 3, 4, leaving=(2,)), *views) == Remove((2,))
     assert step(needs(1, 2, wanted=2, leaving=(2,), behind=(2,)), *views) == Copy(3, (1,))
+
+
+def test_a_set_shows_whether_a_step_was_taken() -> None:
+    assert is_taken(Copy(3, (1,)), (1, 2, 3))
+    assert not is_taken(Copy(3, (1,)), (1, 2))
+    assert is_taken(Remove((3, 4)), (1, 2))
+    assert not is_taken(Remove((3, 4)), (1, 4))
 
 
 def test_busy_sources_make_a_copy_wait() -> None:

@@ -284,7 +284,18 @@ class SimCluster:
             len(servers) >= wanted for wanted, servers, _ in queries.replica_sets(leader.tables)
         )
         settled = leader.care.settling.counts() == (0, 0)
-        return whole and settled and reported == list(self.chunkservers)
+        return (
+            whole and settled and reported == list(self.chunkservers) and not self._out_of_order()
+        )
+
+    def _out_of_order(self) -> list[int]:
+        """Chunks of which the leader knows that a member has no replica, or not the chunk's own."""
+        leader = self.leading()
+        noted = ((h, leader.care.notes.of(h)) for h in leader.care.notes.chunks())
+        found = ((queries.chunk_by_handle(leader.tables, h), of) for h, of in noted)
+        return [
+            c[2].handle for c, of in found if c and not c[2].fresh and set(of) & set(c[2].servers)
+        ]
 
     async def until_redundant(self, timeout_s: float) -> bool:
         """Wait for that, for so long at most; whether it came."""

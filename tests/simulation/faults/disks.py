@@ -98,7 +98,7 @@ async def bad_sectors(arena: Arena, chance: random.Random) -> None:
 
 @kind("disks")
 async def replace_chunkserver_disk(arena: Arena, chance: random.Random) -> None:
-    """A server returns with one empty disk, or two."""
+    """A server is off for a while and returns with one empty disk, or two."""
     async with arena.harming():
         number = chance.choice(list(arena.cluster.chunkservers))
         name, lost = f"chunkserver-{number}", chance.choice((*DISKS, "/"))
