@@ -52,6 +52,7 @@ class ReplicaCare:
         self._reports = Reports(env, tables, chunkservers, self.notes, self.settling)
         self._reports.on_reported = self._reported
         chunkservers.on_heartbeat = self._heard
+        chunkservers.on_returned = self._returned
 
     def handlers(self) -> Handlers:
         """Of what chunkservers report."""
@@ -74,6 +75,10 @@ class ReplicaCare:
         self.settling.server_reported(server)
         self.repair.wake()
         self._census.reported(server, handles)
+
+    def _returned(self, server: int) -> None:
+        self.settling.server_returned(server)
+        self.repair.wake()
 
     def _heard(self, server: int, client_bytes: int) -> None:
         self.repair.pace.heard(server, self._env.clock.boottime(), client_bytes)

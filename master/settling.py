@@ -105,7 +105,6 @@ class Settling:
         self._wake = trio.Event()
         self._leadership: trio.CancelScope | None = None
         self.copied_bytes = 0
-        chunkservers.on_returned = self.server_returned
         self.on_changed: Callable[[int], None] = _ignore  # of a chunk whose replicas have changed
 
     # -- what the rest of the leader says and asks

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dfs.errors import Code, Failure
+from dfs.messages.chunks import ReplicaInfo
 from dfs.messages.cluster import FetchReplica, ReportSuspicions, SettleChunk, Suspicion
 from dfs.messages.common import Done
 from dfs.rpc import Request
@@ -164,3 +165,29 @@ def test_a_member_that_failed_is_tried_again_although_its_replacement_was_silent
         await until_whole(cluster, writer, 3)
 
     simulate(tmp_path, scenario, "aaaaa")
+
+
+def test_where_the_leader_asks_what_is_left_and_gets_no_answer(
+    tmp_path: Path, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected_logs(NOISE)
+    original, asked = FakeServer._inspect, list[int]()
+
+    def inspect(server: FakeServer, request: Request) -> ReplicaInfo:
+        asked.append(server.id)
+        if len(asked) <= 3:
+            raise Failure(Code.OVERLOADED, "not now")
+        return original(server, request)
+
+    monkeypatch.setattr(FakeServer, "_inspect", inspect)
+
+    async def scenario(cluster: FakeCluster, writer: FakeWriter) -> None:
+        await writer.make(2)
+        cluster.kill(2)
+        cluster.servers[2].replicas = {}
+        await cluster.back(2)
+        await until_whole(cluster, writer, 3)
+        assert cluster.servers[2].fetched == 2
+        assert len(asked) > 3
+
+    simulate(tmp_path, scenario, "aaa")
