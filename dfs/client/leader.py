@@ -119,7 +119,10 @@ class Leader:
         while True:
             address = self._address
             try:
-                answer = await send(await self._introduced(address))
+                connection = await self._introduced(address)
+                if connection is None:
+                    continue
+                answer = await send(connection)
                 self._answered.set()
                 self._meter.unanswered_since = None
                 return answer
@@ -159,20 +162,24 @@ class Leader:
         """Have `introduce` run again before the next request."""
         self._introduced_on = None
 
-    async def _introduced(self, address: str) -> Connection:
+    async def _introduced(self, address: str) -> Connection | None:
+        """The connection; None when another call has found out that this is not the way."""
         connection = await self._pool.get(address)
-        if connection is not self._introduced_on:
-            await self._introduce(connection)
+        if connection is not self._introduced_on and not await self._introduce(connection, address):
+            return None
         return connection
 
-    async def _introduce(self, connection: Connection) -> None:
+    async def _introduce(self, connection: Connection, address: str) -> bool:
         async with self._introducing:
             if connection is self._introduced_on:
-                return
+                return True
+            if self._address != address:
+                return False  # who waited here must not wait for the same silence once more
             if self.introduce is not None:
                 await self.introduce(connection)
             self._introduced_on = connection
             log.info("%s: the leading master is %s", self._env.name, connection.peer.address)
+            return True
 
     def _follow(self, asked: str, failure: Failure) -> bool:
         """Where to ask next after `asked` failed; whether that may be done at once."""
